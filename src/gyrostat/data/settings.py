@@ -1,0 +1,78 @@
+"""`data:` of the declaration: where rows come from and which side of the split each is on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """How to read the table exactly as `init` read it."""
+
+    path: str
+    format: str = ""
+    """`csv` or `parquet`; empty: by the name of the file."""
+    encoding: str = "utf-8"
+    separator: str = ","
+    decimal: str = "."
+    thousands: str = ""
+    skip_lines: int = 0
+    """Lines above the header that are not part of the table."""
+    header: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """Columns that say what a row is about and when it happened."""
+
+    entity: str = ""
+    event_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """Which rows are held out. It depends on the row alone, so it is the same in every snapshot."""
+
+    holdout: float = 0.2
+    """Share of rows, 0 to 1, by the hash of the group, else of the entity, else of the inputs without the target."""
+    group: str = ""
+    """Rows with the same value of this column stay on one side."""
+    by: str = ""
+    """A date column: the rows from `cut` on are held out instead (see `cut`)."""
+    cut: str = ""
+    """ISO date; only with `by`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSettings:
+    """What one column of the file is; `init` writes these for what cannot be seen from the values alone."""
+
+    kind: str = ""
+    """number, integer, boolean, category, date; empty: as read."""
+    format: str = ""
+    """Dates: a strptime format; empty: ISO 8601."""
+    missing: tuple[str, ...] = ()
+    """Texts that stand for a missing value, besides the blank."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """`models.<name>.data`."""
+
+    source: SourceSettings
+    target: str
+    task: str
+    positive: str = ""
+    """Binary: the class whose probability and recall count, in the file's own spelling."""
+    keys: KeySettings = KeySettings()
+    split: SplitSettings = SplitSettings()
+    columns: dict[str, ColumnSettings] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    """Columns that are no features: ids, and what is known only afterwards."""
+    personal: tuple[str, ...] = ()
+    """Hashed with a key in logs, masked in errors, never a feature by default."""
+    learn_from_traffic: bool = True
+    """Labelled predictions join the next training."""
+    window: int = 0
+    """Newest rows that count, traffic included; 0: all."""
+    checks: str = "checks.yaml"

@@ -1,0 +1,27 @@
+"""`server:` and `serving:` of the declaration: where predictions are answered, and what counts as an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`server`: one for the project."""
+
+    port: int = 8080
+    host: str = "127.0.0.1"
+    workers: int = 1
+    max_body_bytes: int = 16_000_000
+    log_sync_s: float = 0.2
+    """Predictions of at most this long may be lost from the log when the power fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """`models.<name>.serving`."""
+
+    missing: str = "as_trained"
+    """as_trained: a missing value is answered where training had some, else refused; refuse: always refused."""
+    new_category: str = "answer"
+    """answer (and counted), or refuse."""
