@@ -1,0 +1,56 @@
+# Everything starts with `make install`, which the other targets do by themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check lint types format bench soak clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): constraints.txt pyproject.toml packages/gyrostat-runtime/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error  Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints-bootstrap.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e packages/gyrostat-runtime -e .
+	@touch $(STAMP)
+
+install: $(STAMP)  ## Set up .venv with everything, pinned and hash-checked; then .venv/bin/gyrostat works
+
+demo: $(STAMP)  ## The whole story on real data, in minutes (ARGS="--exit" ends everything afterwards)
+	$(BIN)/gyrostat demo $(ARGS)
+
+test: $(STAMP)  ## Tests for people: unit, property, contract, whole loop, 1,000 simulated histories
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+test-all: $(STAMP)  ## The above and what takes longer
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: $(STAMP)  ## Only what `make test` leaves out
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+check: lint types test  ## What CI runs first: lint, types, test
+
+lint: $(STAMP)  ## Style, and the import contract of ARCHITECTURE.md
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+types: $(STAMP)  ## Static types
+	$(BIN)/basedpyright
+
+format: $(STAMP)  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Print the figures that README promises, measured here
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+soak: $(STAMP)  ## More simulated histories than a test may take (ARGS="30000")
+	$(BIN)/python -m tests.loop.simulation $(ARGS)
+
+clean:  ## Remove the set-up and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
