@@ -179,3 +179,21 @@ class Entry:
     def ref(self) -> str:
         """How a person names it."""
         return f"entry/{self.position}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a method of the door answers: lines for a person, JSON values for a program, and how it ended."""
+
+    lines: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = 0
+    """0 done, 1 refused or undecided, 2 usage, 3 failed but retryable, 4 failed."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"

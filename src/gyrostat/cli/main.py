@@ -1,0 +1,309 @@
+"""The command line: parse, call the door, print. It decides nothing."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import gyrostat
+from gyrostat.errors import GyrostatError
+
+if TYPE_CHECKING:
+    from gyrostat.project import Project
+    from gyrostat.terms import Told
+
+ORDER_OF_USE = (
+    "init up run status why changes who-served approve reject roll-back hold resume "
+    "labels serve data config audit demo"
+).split()
+
+
+class Gyrostat(click.Group):
+    """Lists the commands in the order in which one needs them, and turns our errors into one message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use."""
+        return sorted(
+            super().list_commands(ctx),
+            key=lambda name: ORDER_OF_USE.index(name) if name in ORDER_OF_USE else len(ORDER_OF_USE),
+        )
+
+
+@click.group(cls=Gyrostat, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(gyrostat.__version__, prog_name="gyrostat")
+def cli() -> None:
+    """Keep machine-learning models at their declared quality in production."""
+
+
+def command(name: str, *, group: click.Group = cli, needs_project: bool = True) -> Callable[..., Any]:
+    """A command with `--json`, `--debug` and, where it needs one, `--project`; its function returns what to print."""
+
+    def wrap(function: Callable[..., Told | None]) -> click.Command:
+        @functools.wraps(function)
+        def run(*, as_json: bool, debug: bool, project: str | None = None, **options: Any) -> None:
+            try:
+                if needs_project:
+                    from gyrostat.project import Project
+
+                    options["project"] = Project(project)
+                told = function(as_json=as_json, **options)
+            except GyrostatError as error:
+                if debug:
+                    raise
+                fail(error, as_json=as_json)
+            except KeyboardInterrupt:
+                click.echo("stopped", err=True)
+                sys.exit(130)
+            else:
+                if told is not None:
+                    show(told, as_json=as_json)
+                    sys.exit(told.exit_code)
+
+        run = click.option("--debug", is_flag=True, help="Show tracebacks.")(run)
+        run = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(run)
+        if needs_project:
+            run = click.option(
+                "--project", metavar="DIR", default=None, help="The project's folder; default: found upwards from here."
+            )(run)
+        return group.command(name)(run)
+
+    return wrap
+
+
+def show(told: Told, *, as_json: bool) -> None:
+    """Data to stdout."""
+    if as_json:
+        click.echo(json.dumps(told.facts, ensure_ascii=False, allow_nan=False, default=str))
+    elif told.lines:
+        click.echo(str(told))
+
+
+def fail(error: GyrostatError, *, as_json: bool) -> None:
+    """One error, not a traceback; talk goes to stderr, `--json` to stdout."""
+    if as_json:
+        click.echo(json.dumps(error.as_json(), ensure_ascii=False, default=str))
+    else:
+        first, *rest = str(error).splitlines() or [type(error).__name__]
+        click.echo("\n".join([f"error  {first}", *(f"       {line}" for line in rest)]), err=True)
+    sys.exit(error.exit_code)
+
+
+def talk(as_json: bool) -> Callable[[str], None]:
+    """Where progress goes: lines on stdout for people, on stderr when stdout is JSON."""
+    return lambda line: click.echo(line, err=as_json)
+
+
+def actor() -> str:
+    """Who asks, as the operating system knows them."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+reason_option = click.option("--reason", default="", help="Why; it stands in the record.")
+
+
+@command("init", needs_project=False)
+@click.argument("folder", metavar="DIR")
+@click.option("--data", required=True, metavar="FILE", help="A CSV or Parquet table.")
+@click.option("--target", required=True, metavar="COL", help="The column to predict.")
+@click.option("--task", type=click.Choice(["regression", "binary", "multiclass"]), default=None, help="Default: guessed.")
+@click.option("--name", default=None, help="Name of the model; default: that of the folder.")
+def init(*, folder: str, data: str, target: str, task: str | None, name: str | None, as_json: bool) -> Told:
+    """Make a project around a table."""
+    from gyrostat.project import init as make
+
+    return make(folder, data, target, task=task, name=name)
+
+
+@command("up")
+@click.option("--port", type=int, default=None, help="Of the model server; default: server.port.")
+@click.option("--control-port", type=int, default=None, help="Of the control room; default: control_room.port.")
+def up(*, project: Project, port: int | None, control_port: int | None, as_json: bool) -> Told:
+    """Start the loop, the model server, the monitor and the control room; Ctrl-C ends them."""
+    return project.up(port=port, control_port=control_port, say=talk(as_json))
+
+
+@command("run")
+@click.argument("model", required=False)
+@click.option("--no-wait", is_flag=True, help="Return at once; the loop goes on.")
+@click.option("--key", default=None, help="The same key is the same run, however often it is asked for.")
+@click.option("--refused-ok", is_flag=True, help="Exit 0 also when the candidate is not released (for schedulers).")
+@reason_option
+def run(
+    *, project: Project, model: str | None, no_wait: bool, key: str | None, refused_ok: bool, reason: str, as_json: bool
+) -> Told:
+    """Make a candidate now: data, checks, training, gates, release."""
+    return project.run(
+        model, wait=not no_wait, key=key, refused_ok=refused_ok, reason=reason, actor=actor(), say=talk(as_json)
+    )
+
+
+@command("status")
+@click.option("--at", default=None, metavar="TIME", help="As it was then: ISO 8601, or 10m, 2h, 3d ago.")
+@click.option("--watch", is_flag=True, help="Again each second until Ctrl-C.")
+def status(*, project: Project, at: str | None, watch: bool, as_json: bool) -> Told | None:
+    """Does it hurt users, must you act, what is the loop doing, what changed."""
+    if not watch:
+        return project.status(at=at)
+    import time
+
+    while True:
+        told = project.status(at=at)
+        if sys.stdout.isatty() and not as_json:
+            click.clear()
+        show(told, as_json=as_json)
+        time.sleep(1.0)
+
+
+@command("why")
+@click.argument("ref")
+def why(*, project: Project, ref: str, as_json: bool) -> Told:
+    """Where a thing comes from: run/7, version/4, snapshot/…, prediction/…, entry/184."""
+    return project.why(ref)
+
+
+@command("changes")
+@click.argument("model", required=False)
+@click.option("--since", default="24h", show_default=True, help="10m, 6h, 3d or an ISO 8601 time.")
+def changes(*, project: Project, model: str | None, since: str, as_json: bool) -> Told:
+    """What changed, newest first."""
+    return project.changes(model, since=since)
+
+
+@command("who-served")
+@click.argument("model", required=False)
+@click.option("--at", default=None, metavar="TIME", help="ISO 8601, or 10m, 2h, 3d ago; default: now.")
+def who_served(*, project: Project, model: str | None, at: str | None, as_json: bool) -> Told:
+    """Which versions answered at a time, by the routes that were really applied."""
+    return project.who_served(model, at=at)
+
+
+@command("approve")
+@click.argument("ref", required=False)
+@reason_option
+def approve(*, project: Project, ref: str | None, reason: str, as_json: bool) -> Told:
+    """Say yes to what waits: a model's name, version/…, or run/…."""
+    return project.answer(ref, "approved", reason=reason, actor=actor())
+
+
+@command("reject")
+@click.argument("ref", required=False)
+@reason_option
+def reject(*, project: Project, ref: str | None, reason: str, as_json: bool) -> Told:
+    """Say no to what waits."""
+    return project.answer(ref, "rejected", reason=reason, actor=actor())
+
+
+@command("roll-back")
+@click.argument("model", required=False)
+@click.option("--to", type=int, default=None, metavar="N", help="To this version; default: the one before.")
+@click.option("--with-data", is_flag=True, help="Bar its snapshot too: no training uses it until `data unbar`.")
+@reason_option
+def roll_back(
+    *, project: Project, model: str | None, to: int | None, with_data: bool, reason: str, as_json: bool
+) -> Told:
+    """Take the champion, or the candidate in traffic, off; then production is held."""
+    return project.roll_back(model, to=to, with_data=with_data, reason=reason, actor=actor(), say=talk(as_json))
+
+
+@command("hold")
+@click.argument("model", required=False)
+@reason_option
+def hold(*, project: Project, model: str | None, reason: str, as_json: bool) -> Told:
+    """Release nothing until `resume`."""
+    return project.hold(model, reason=reason, actor=actor())
+
+
+@command("resume")
+@click.argument("model", required=False)
+@reason_option
+def resume(*, project: Project, model: str | None, reason: str, as_json: bool) -> Told:
+    """End the hold."""
+    return project.resume(model, reason=reason, actor=actor())
+
+
+@command("labels")
+@click.argument("file", metavar="FILE")
+@click.option("--model", default=None, help="Where a project has several.")
+def labels(*, project: Project, file: str, model: str | None, as_json: bool) -> Told:
+    """Hand in labels: a CSV or JSON-lines file with the columns id and label."""
+    return project.labels(file, model=model)
+
+
+@command("serve")
+@click.option("--port", type=int, default=None, help="Default: server.port.")
+def serve(*, project: Project, port: int | None, as_json: bool) -> Told:
+    """The model server alone, from what is on disk."""
+    return project.serve(port=port, say=talk(as_json))
+
+
+@cli.group("data")
+def data() -> None:
+    """Snapshots: reports of the checks, and barred ones."""
+
+
+@command("report", group=data)
+@click.argument("ref", required=False)
+def data_report(*, project: Project, ref: str | None, as_json: bool) -> Told:
+    """Which rule, how many rows, with examples; of a snapshot, default the newest."""
+    return project.data_report(ref)
+
+
+@command("unbar", group=data)
+@click.argument("snapshot")
+@reason_option
+def data_unbar(*, project: Project, snapshot: str, reason: str, as_json: bool) -> Told:
+    """Let a barred snapshot be used again."""
+    return project.data_unbar(snapshot, reason=reason, actor=actor())
+
+
+@command("config")
+@click.option("--schema", is_flag=True, help="The JSON schema that editors use.")
+def config(*, project: Project, schema: bool, as_json: bool) -> Told:
+    """The declaration as it is in force, and where each value came from."""
+    return project.config_schema() if schema else project.config()
+
+
+@cli.group("audit")
+def audit() -> None:
+    """The ledger as evidence."""
+
+
+@command("verify", group=audit)
+def audit_verify(*, project: Project, as_json: bool) -> Told:
+    """Check the whole chain; names the first entry that was tampered with."""
+    return project.audit_verify()
+
+
+@command("demo", needs_project=False)
+@click.option("--data", default=None, metavar="FILE", help="Your own table; default: 1,599 red wines.")
+@click.option("--target", default=None, metavar="COL", help="Default: the last column.")
+@click.option("--folder", default=None, metavar="DIR", help="Where the project goes; default: a temporary folder.")
+@click.option("--exit", "ends", is_flag=True, help="End everything when the story is told.")
+def demo(*, data: str | None, target: str | None, folder: str | None, ends: bool, as_json: bool) -> Told:
+    """The whole loop as one story, with real traffic, in minutes."""
+    from gyrostat.demo.story import tell
+
+    return tell(data=data, target=target, folder=folder, ends=ends, say=talk(as_json))
+
+
+def main() -> None:
+    """Entry point of the `gyrostat` command."""
+    if sys.platform == "win32":
+        click.echo("error  Gyrostat runs on Linux and macOS; on Windows use WSL.", err=True)
+        sys.exit(2)
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What `gyrostat up` is: it binds the sockets, starts the processes by module name, and keeps them.
+
+Every process may die alone and comes back; predictions do not depend on this one either: the server holds the listening
+socket too. What an earlier supervisor left behind is ended first, so one process tree never mixes two releases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from gyrostat_runtime import log
+
+from gyrostat.errors import TakenError
+from gyrostat.processes import runfiles
+
+RESTART_AFTER_S = (0.1, 0.5, 2.0, 5.0, 15.0)
+STABLE_S = 30.0
+ORDER = ("control", "loop", "monitor", "server")
+"""In which children are ended: first who acts, last who answers."""
+
+
+@dataclass
+class Child:
+    """One process that is kept."""
+
+    name: str
+    module: str
+    arguments: list[str]
+    sockets: tuple[socket.socket, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    n_restarts: int = 0
+    due: float = 0.0
+
+
+def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
+    """A listening socket that children inherit.
+
+    Raises:
+        TakenError: the port belongs to somebody else; the message says to whom.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise TakenError(
+            f"Port {port} is taken{_by_whom(port)}. Use {option} or {setting}. Nothing was started.",
+            port=port,
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _by_whom(port: int) -> str:
+    with contextlib.suppress(psutil.Error, OSError):
+        for link in psutil.net_connections("tcp"):
+            if link.laddr and link.laddr.port == port and link.status == psutil.CONN_LISTEN and link.pid:
+                return f" by {psutil.Process(link.pid).name()} (pid {link.pid})"
+    return ""
+
+
+@dataclass
+class Supervisor:
+    """Keeps a set of children until `stop` is set."""
+
+    state: Path
+    children: list[Child]
+    say: Callable[[str], None] = print
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Start all, keep all, end all. Returns when `stop` is set and everything has ended."""
+        try:
+            for child in self.children:
+                self._start(child)
+            while not self.stop.wait(0.1):
+                for child in self.children:
+                    self._keep(child)
+        finally:
+            self._end_all()
+
+    def _start(self, child: Child) -> None:
+        # stderr goes to a file of its own: a page of traceback is for whoever asks, not for the terminal of `up`.
+        logs = self.state / "run"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / f"{child.name}.log").open("ab") as output:
+            child.process = subprocess.Popen(
+                [sys.executable, "-m", child.module, *child.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends the others in order
+                pass_fds=[s.fileno() for s in child.sockets],
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        child.started = time.monotonic()
+        port = child.sockets[0].getsockname()[1] if child.sockets else 0
+        with contextlib.suppress(psutil.Error):  # it may be over already; `_keep` sees that
+            runfiles.write(self.state, child.name, pid=child.process.pid, port=port)
+
+    def _keep(self, child: Child) -> None:
+        if child.process is None:
+            if time.monotonic() >= child.due:
+                self._start(child)
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        lived_s = time.monotonic() - child.started
+        child.n_restarts = 0 if lived_s > STABLE_S else child.n_restarts + 1
+        wait_s = RESTART_AFTER_S[min(child.n_restarts, len(RESTART_AFTER_S)) - 1] if child.n_restarts else 0.1
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        self.say(f"{child.name} {ended}; starts again in {wait_s:g} s (see {self.state / 'run' / child.name}.log)")
+        if child.name.startswith("server"):
+            self._seal(child.name)
+        child.process, child.due = None, time.monotonic() + wait_s
+
+    def _seal(self, writer: str) -> None:
+        """A dead writer's seconds are closed by us, or nobody would ever count them."""
+        for kind in ("log", "labels"):
+            for folder in sorted((self.state / kind).glob("*/")):
+                log.seal(folder, writer, time.time())
+
+    def _end_all(self) -> None:
+        def rank(child: Child) -> int:
+            return next(n for n, name in enumerate(ORDER) if child.name.startswith(name))
+
+        for child in sorted(self.children, key=rank):
+            if child.process is not None and child.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 8.0
+        for child in sorted(self.children, key=rank):
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            runfiles.remove(self.state, child.name)
+
+
+def end_leftovers(state: Path) -> list[str]:
+    """End what an earlier supervisor started and could not end, servers last; their names."""
+    left = {name: run for name, run in runfiles.alive(state).items() if name.startswith(ORDER)}
+    for prefix in ORDER:
+        for name, run in left.items():
+            if name.startswith(prefix):
+                runfiles.end(run)
+                runfiles.remove(state, name)
+    return sorted(left)
