@@ -1,1 +1,1 @@
-
+"""May this candidate replace the champion? `evidence` measures, `judge` decides."""
