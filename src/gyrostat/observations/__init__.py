@@ -1,1 +1,1 @@
-
+"""What was seen each second, in hash-chained segments that decisions point at."""

@@ -1,1 +1,1 @@
-
+"""How a candidate takes over from the champion, step by step, and what stops it."""

@@ -1,1 +1,1 @@
-
+"""Intervals, sequential tests and distances: numbers in, numbers out."""
