@@ -117,7 +117,7 @@ def time_of(id: str) -> float:
 
     Example:
         >>> time_of("01KAXM6B00" + "0" * 16)
-        1764052384.768
+        1764078332.928
     """
     bare = id.partition(".")[0]
     value = 0
@@ -463,6 +463,7 @@ class Writer(_SegmentWriter):
         super().__init__(folder, writer, sync_s=sync_s, segment_bytes=segment_bytes)
         self._ids = _Ids(writer, after_ms=self._last_ms + 1)
         self._at = 0.0
+        self._order = threading.Lock()
 
     def next_id(self, at: float) -> str:
         """A prediction id of 26 characters; ids of one writer strictly increase, whatever its clock does."""
@@ -473,7 +474,12 @@ class Writer(_SegmentWriter):
 
         It never blocks and never raises: what cannot be written is counted in `dropped`.
         """
-        self._at = frame.at = max(frame.at, self._at)
+        # Stamp and place are given together: a heartbeat from another thread must not come in between.
+        with self._order:
+            self._at = frame.at = max(frame.at, self._at)
+            self._append(frame)
+
+    def _append(self, frame: Frame) -> None:
         try:
             payload = _pack_frame(frame)
         except (struct.error, ValueError, TypeError, UnicodeError, RecursionError) as error:
@@ -484,8 +490,9 @@ class Writer(_SegmentWriter):
 
     def heartbeat(self, at: float) -> None:
         """Say that all predictions from before `at` were added."""
-        self._at = at = max(at, self._at)
-        self._add(_BEAT.pack(_HEARTBEAT, at, self.dropped), is_worth_a_sync=False)
+        with self._order:
+            self._at = at = max(at, self._at)
+            self._add(_BEAT.pack(_HEARTBEAT, at, self.dropped), is_worth_a_sync=False)
 
     def close(self) -> None:
         """Write what is left and seal: readers need not wait for this writer any more."""
