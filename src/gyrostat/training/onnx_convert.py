@@ -1,0 +1,227 @@
+"""A fitted scikit-learn model as an ONNX graph that answers what the model answers.
+
+The default conversion computes in float32 from the first step on. Behind a scaler that is wrong for trees: values and
+thresholds lie on the same grid, and the last digit decides the branch (2 % of labels). So preprocessing is converted in
+double, as scikit-learn computes it, and its result is cast to what the estimator itself compares in.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gyrostat_runtime.schema import Schema
+
+from gyrostat.training.onnx_columns import by_position
+from gyrostat.training.onnx_refusals import refusal
+from gyrostat.training.onnx_repairs import double_trees, repaired
+from gyrostat.training.onnx_shape import NUM, group_inputs, input_name, one_output
+
+OPSET = {"": 21, "ai.onnx.ml": 3}
+"""ai.onnx.ml 3 is the first that holds double thresholds and the last that skl2onnx writes reliably."""
+
+
+class ConversionError(Exception):
+    """This model has no faithful ONNX form; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to convert: `graph()` may raise ConversionError."""
+
+    path: str
+    graph: Callable[[], bytes]
+
+
+def text_features(schema: Schema) -> list[str]:
+    """Names of the features that reach the model as text, in the order of the schema."""
+    kinds = {column.name: column.kind for column in schema.inputs}
+    return [f.name for f in schema.features if kinds[f.column] == "category" and not f.part]
+
+
+def attempts(model: Any, schema: Schema) -> Iterator[Attempt]:
+    """The ways to convert `model`, the most faithful first. The first whose answers agree is served.
+
+    Raises:
+        ConversionError: it is of a kind that is known to convert wrongly, or that has no ONNX form.
+    """
+    reason = refusal(model)
+    if reason:
+        raise ConversionError(reason)
+    steps, estimator = _steps(model)
+    if _compares_in_double(estimator):
+        yield Attempt("exact, double trees", lambda: _exact(steps, estimator, schema, trees=True))
+    else:
+        yield Attempt("exact", lambda: _exact(steps, estimator, schema))
+        yield Attempt("double", lambda: _exact(steps, estimator, schema, is_double=True))
+    if steps:
+        yield Attempt("float", lambda: _exact(steps, estimator, schema, is_float=True))
+
+
+def _steps(model: Any) -> tuple[list[Any], Any]:
+    """Preprocessing steps and the estimator behind them, out of searches and nested pipelines."""
+    from sklearn.pipeline import Pipeline
+
+    steps: list[Any] = []
+    while True:
+        if hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif isinstance(model, Pipeline):
+            *first, (_, model) = model.steps
+            steps += [step for _, step in first if step is not None and step != "passthrough"]
+        else:
+            return steps, model
+
+
+def _compares_in_double(estimator: Any) -> bool:
+    return type(estimator).__name__.startswith("HistGradientBoosting")
+
+
+def _exact(
+    steps: list[Any],
+    estimator: Any,
+    schema: Schema,
+    *,
+    trees: bool = False,
+    is_double: bool = False,
+    is_float: bool = False,
+) -> bytes:
+    """Steps in double (`is_float`: in float), a cast, then the estimator (`trees`, `is_double`: in double)."""
+    import onnx
+
+    with repaired(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            width = int(getattr(estimator, "n_features_in_", len(schema.features)))
+            if not steps and text_features(schema):
+                return _no("an estimator alone takes no text")
+            behind = _estimator(estimator, width, trees=trees, is_double=trees or is_double)
+            output = behind.graph.output[-1].name
+            classes = getattr(estimator, "classes_", None)
+            if steps:
+                graph = _join(_front(steps, schema, is_float=is_float), behind)
+                output = f"model_{output}"
+            else:
+                graph = _alone(behind, width)
+                output = f"model_{output}"
+            group_inputs(graph, _text_flags(schema))
+            one_output(graph, output, 1 if classes is None else len(classes))
+            # Names that the libraries make up would give the same model another digest.
+            graph.graph.name, graph.producer_name, graph.doc_string = "model", "gyrostat", ""
+            onnx.checker.check_model(graph)
+        except ConversionError:
+            raise
+        # Whatever a converter stumbles over, the answer is the same: this model is served as it is.
+        except Exception as error:  # noqa: BLE001
+            raise ConversionError(_line(error)) from None
+        return graph.SerializeToString(deterministic=True)
+
+
+def _text_flags(schema: Schema) -> list[bool]:
+    texts = set(text_features(schema))
+    return [f.name in texts for f in schema.features]
+
+
+def _no(why: str) -> bytes:
+    raise ConversionError(why)
+
+
+def _front(steps: list[Any], schema: Schema, *, is_float: bool) -> Any:
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+    from sklearn.pipeline import Pipeline
+
+    features, texts = [f.name for f in schema.features], set(text_features(schema))
+    number = FloatTensorType if is_float else DoubleTensorType
+    first, *rest = steps
+    steps = [by_position(first, features), *rest]
+    pipeline = Pipeline([(f"step_{i}", step) for i, step in enumerate(steps)])
+    kinds = [(NUM, number([None, len(features)]))]
+    if texts:
+        kinds = [
+            (input_name(i), (StringTensorType if name in texts else number)([None, 1]))
+            for i, name in enumerate(features)
+        ]
+    return to_onnx(pipeline, initial_types=kinds, target_opset=OPSET)
+
+
+def _estimator(estimator: Any, width: int, *, trees: bool, is_double: bool) -> Any:
+    from contextlib import nullcontext
+
+    from onnx import TensorProto
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+
+    options: dict[str, Any] = {"zipmap": False} if hasattr(estimator, "classes_") else {}
+    if type(estimator).__name__.startswith("KNeighbors"):
+        options["optim"] = "cdist"
+    kind = DoubleTensorType if is_double else FloatTensorType
+    with double_trees() if trees else nullcontext():
+        graph = to_onnx(
+            estimator,
+            initial_types=[("Z", kind([None, width]))],
+            options={id(estimator): options} if options else None,
+            target_opset=OPSET,
+        )
+    if trees:
+        for out in graph.graph.output:
+            # TreeEnsemble answers in float by its specification, whatever it compares in.
+            if out.type.tensor_type.elem_type == TensorProto.DOUBLE:
+                out.type.tensor_type.elem_type = TensorProto.FLOAT
+    return graph
+
+
+def _join(front: Any, behind: Any) -> Any:
+    from onnx import compose, helper
+
+    kind = behind.graph.input[0].type.tensor_type.elem_type
+    out = front.graph.output[0]
+    joint = out.name
+    if out.type.tensor_type.elem_type != kind:
+        joint = "prepared_as_compared"
+        front.graph.node.append(
+            helper.make_node("Cast", [out.name], [joint], "cast_prepared", to=kind)
+        )
+        del front.graph.output[:]
+        front.graph.output.append(helper.make_tensor_value_info(joint, kind, [None, None]))
+    _same_opsets(front, behind)
+    renamed = compose.add_prefix(behind, "model_", rename_inputs=False)
+    return compose.merge_models(front, renamed, io_map=[(joint, renamed.graph.input[0].name)])
+
+
+def _alone(behind: Any, width: int) -> Any:
+    """In front of a lone estimator stands the cast that it makes itself."""
+    from onnx import TensorProto, helper
+
+    kind = behind.graph.input[0].type.tensor_type.elem_type
+    front = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Cast", [NUM], ["prepared"], "cast_prepared", to=kind)],
+            "front",
+            [helper.make_tensor_value_info(NUM, TensorProto.DOUBLE, [None, width])],
+            [helper.make_tensor_value_info("prepared", kind, [None, width])],
+        ),
+        opset_imports=list(behind.opset_import),
+    )
+    return _join(front, behind)
+
+
+def _same_opsets(*graphs: Any) -> None:
+    from onnx import helper
+
+    versions: dict[str, int] = {}
+    for graph in graphs:
+        for opset in graph.opset_import:
+            versions[opset.domain] = max(opset.version, versions.get(opset.domain, 0))
+    for graph in graphs:
+        del graph.opset_import[:]
+        graph.opset_import.extend(helper.make_opsetid(d, v) for d, v in sorted(versions.items()))
+        graph.ir_version = min(g.ir_version for g in graphs)
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message that can be 1.5 MB long."""
+    text = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
