@@ -1,0 +1,198 @@
+"""Append-only segments of JSON lines with one hash chain over all of them: `observations/<model>/<n>.seg`.
+
+Each line is an object with a last key `chain`: the SHA-256 of the chain before it and of the line without that key. An
+append is one write and one fsync, and ends with a *mark*: a line `{"mark": {...}}` that says up to where its author had
+read. What stands after the last mark is a torn append: it is cut away by the next one and never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gyrostat_runtime.files import sync_folder
+
+GENESIS = "0" * 64
+SEGMENT_BYTES = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in the segments: what `read` goes on from, and what evidence points at."""
+
+    segment: int = 0
+    offset: int = 0
+    chain: str = GENESIS
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {"segment": self.segment, "offset": self.offset, "chain": self.chain}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Place:
+        """Read what `as_json` wrote."""
+        return cls(value["segment"], value["offset"], value["chain"])
+
+
+class Segments:
+    """The one writer of a folder; lives in the monitor. Readers use `read`."""
+
+    def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Open, find the last mark, and cut what was torn after it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._segment_bytes = segment_bytes
+        self.mark: dict[str, Any] = {}
+        """What the last append said about itself."""
+        self.cut_bytes = 0
+        self.place = self._recover()
+
+    def _recover(self) -> Place:
+        numbers = _numbers(self.folder)
+        for number in reversed(numbers):
+            path = _path(self.folder, number)
+            whole = mark_end = 0
+            chain, mark = None, None
+            for line, end in _lines(path.read_bytes(), 0):
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    break
+                whole = end
+                if "mark" in value:
+                    mark_end, chain, mark = whole, value["chain"], value["mark"]
+            size = path.stat().st_size
+            self.cut_bytes += size - mark_end
+            if mark is None or chain is None:  # nothing whole was ever written here
+                path.unlink()
+                continue
+            if mark_end < size:
+                os.truncate(path, mark_end)
+            self.mark = mark
+            return Place(number, mark_end, chain)
+        return Place()
+
+    def append(self, lines: Iterable[dict[str, Any]], mark: dict[str, Any]) -> Place:
+        """Write lines and their mark, durably and as one; the place after them.
+
+        Raises:
+            OSError: the disk does not take it. Nothing counts as written; append the same again.
+        """
+        chain, parts = self.place.chain, []
+        for value in [*lines, {"mark": mark}]:
+            raw, chain = _sealed(value, chain)
+            parts.append(raw)
+        data = b"".join(parts)
+        is_new = not self.place.segment or self.place.offset + len(data) > self._segment_bytes
+        number, offset = (
+            (self.place.segment + 1, 0) if is_new else (self.place.segment, self.place.offset)
+        )
+        path = _path(self.folder, number)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.ftruncate(file, offset)
+            os.lseek(file, offset, os.SEEK_SET)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+        if is_new:
+            sync_folder(self.folder)
+        self.mark = mark
+        self.place = Place(number, offset + len(data), chain)
+        return self.place
+
+
+def read(folder: Path, since: Place | None = None) -> Iterator[tuple[dict[str, Any], Place]]:
+    """Lines that are safe (a mark follows them), in order, from `since` on, each with the place after it.
+
+    Marks themselves are left out. Safe to call while the monitor appends. The chain is followed but not checked; see
+    `verify`.
+    """
+    place = since or Place()
+    for number in _numbers(folder):
+        if number < place.segment:
+            continue
+        start = place.offset if number == place.segment else 0
+        try:
+            with _path(folder, number).open("rb") as file:
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            continue
+        waiting: list[tuple[dict[str, Any], Place]] = []
+        for line, end in _lines(data, 0):
+            try:
+                value = json.loads(line)
+            except ValueError:
+                break
+            after = Place(number, start + end, value.pop("chain"))
+            if "mark" in value:
+                yield from waiting
+                waiting = []
+            else:
+                waiting.append((value, after))
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first line that is not what its author wrote."""
+
+    segment: int
+    line: int
+
+
+def verify(folder: Path) -> tuple[int, Broken | None]:
+    """Follow the chain from the first line: how many lines are whole, and the first that is not (None: all are).
+
+    A torn end is not a fault; a changed, missing or added line is.
+    """
+    chain, n = GENESIS, 0
+    numbers = _numbers(folder)
+    for number in numbers:
+        data = _path(folder, number).read_bytes()
+        for n_line, (line, _) in enumerate(_lines(data, 0), 1):
+            try:
+                value = json.loads(line)
+                found = value.pop("chain")
+            except (ValueError, KeyError, AttributeError):
+                return n, Broken(number, n_line)
+            _, chain = _sealed(value, chain)
+            if found != chain:
+                return n, Broken(number, n_line)
+            n += 1
+    return n, None
+
+
+def evidence(place: Place, first: Place | None = None) -> str:
+    """The digest by which an entry points at the lines between two places: the chain at its end, and the range."""
+    first = first or Place()
+    return f"{place.chain}:{first.segment}.{first.offset}-{place.segment}.{place.offset}"
+
+
+def _sealed(value: dict[str, Any], before: str) -> tuple[bytes, str]:
+    body = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    chain = hashlib.sha256(f"{before}{body}".encode("utf-8", "surrogatepass")).hexdigest()
+    joint = "," if value else ""
+    return f'{body[:-1]}{joint}"chain":"{chain}"}}\n'.encode("utf-8", "surrogatepass"), chain
+
+
+def _lines(data: bytes, at: int) -> Iterator[tuple[bytes, int]]:
+    while (end := data.find(b"\n", at)) >= 0:
+        yield data[at:end], end + 1
+        at = end + 1
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:08}.seg"
+
+
+def _numbers(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.glob("*.seg") if path.stem.isdigit())

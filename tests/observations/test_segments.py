@@ -1,0 +1,105 @@
+"""Observations are durable, chained, cut where torn, and read only where whole."""
+
+import pytest
+
+from gyrostat.observations import Broken, Place, Segments, evidence, read, verify
+
+
+def values(folder, since=None):
+    return [line for line, _ in read(folder, since)]
+
+
+def test_what_was_appended_is_read_in_order_and_from_any_place(tmp_path):
+    segments = Segments(tmp_path)
+    first = segments.append([{"second": 1}, {"second": 2}], {"closed": 2})
+    segments.append([{"second": 3, "name": "köln"}], {"closed": 3})
+    assert values(tmp_path) == [{"second": 1}, {"second": 2}, {"second": 3, "name": "köln"}]
+    assert values(tmp_path, first) == [{"second": 3, "name": "köln"}]
+    assert Place.from_json(first.as_json()) == first
+    places = [place for _, place in read(tmp_path)]
+    assert values(tmp_path, places[0]) == values(tmp_path)[1:]
+
+
+def test_a_new_writer_goes_on_from_the_last_mark_and_the_chain_stays_whole(tmp_path):
+    Segments(tmp_path).append([{"second": 1}], {"closed": 1, "log": {"w": [1, 50]}})
+    again = Segments(tmp_path)
+    assert again.mark == {"closed": 1, "log": {"w": [1, 50]}}
+    again.append([{"second": 2}], {"closed": 2})
+    assert values(tmp_path) == [{"second": 1}, {"second": 2}]
+    assert verify(tmp_path) == (4, None)
+
+
+@pytest.mark.parametrize("keep", [1, 10, 60])
+def test_an_append_torn_anywhere_never_happened(tmp_path, keep):
+    segments = Segments(tmp_path)
+    before = segments.append([{"second": 1}], {"closed": 1})
+    segments.append([{"second": 2}, {"second": 3}], {"closed": 3})
+    path = tmp_path / "00000001.seg"
+    path.write_bytes(path.read_bytes()[: before.offset + keep])
+    assert values(tmp_path) == [{"second": 1}]
+    again = Segments(tmp_path)
+    assert again.place == before
+    assert again.mark == {"closed": 1}
+    assert again.cut_bytes == keep
+    again.append([{"second": 2}], {"closed": 2})
+    assert values(tmp_path) == [{"second": 1}, {"second": 2}]
+    assert verify(tmp_path) == (4, None)
+
+
+def test_whole_lines_without_their_mark_are_torn_too(tmp_path):
+    segments = Segments(tmp_path)
+    segments.append([{"second": 1}], {"closed": 1})
+    end = segments.append([{"second": 2}], {"closed": 2})
+    path = tmp_path / "00000001.seg"
+    data = path.read_bytes()
+    assert end.offset == len(data)
+    path.write_bytes(data[: data.rindex(b'{"mark"')])
+    assert values(tmp_path) == [{"second": 1}]
+    assert Segments(tmp_path).mark == {"closed": 1}
+
+
+def test_segments_roll_over_and_the_chain_goes_through(tmp_path):
+    segments = Segments(tmp_path, segment_bytes=400)
+    for second in range(12):
+        segments.append([{"second": second}], {"closed": second})
+    assert len(list(tmp_path.glob("*.seg"))) > 3
+    assert [v["second"] for v in values(tmp_path)] == list(range(12))
+    assert verify(tmp_path) == (24, None)
+    assert Segments(tmp_path).place == segments.place
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"), [(b'"n":7', b'"n":8', 3), (b'"second":0', b'"second":9', 1)]
+)
+def test_verify_names_the_first_line_that_was_changed(tmp_path, old, new, line):
+    segments = Segments(tmp_path)
+    for second in range(3):
+        segments.append([{"second": second, "n": 6 + second}], {"closed": second})
+    path = tmp_path / "00000001.seg"
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert verify(tmp_path) == (line - 1, Broken(1, line))
+
+
+def test_verify_names_a_line_that_was_taken_out(tmp_path):
+    segments = Segments(tmp_path)
+    for second in range(3):
+        segments.append([{"second": second}], {"closed": second})
+    path = tmp_path / "00000001.seg"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[4:]))
+    assert verify(tmp_path) == (2, Broken(1, 3))
+
+
+def test_evidence_says_which_lines_and_changes_with_them(tmp_path):
+    segments = Segments(tmp_path)
+    first = segments.append([{"second": 1}], {"closed": 1})
+    last = segments.append([{"second": 2}], {"closed": 2})
+    assert evidence(last, first) == f"{last.chain}:1.{first.offset}-1.{last.offset}"
+    assert evidence(first) != evidence(last)
+
+
+def test_a_number_that_is_no_json_is_refused_before_anything_is_written(tmp_path):
+    segments = Segments(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        segments.append([{"second": float("nan")}], {})
+    assert values(tmp_path) == []
