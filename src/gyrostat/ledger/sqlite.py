@@ -1,0 +1,229 @@
+"""The ledger in one SQLite file: the embedded default. Any number of processes may hold one and append."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gyrostat.errors import AmbiguousError, ConflictError, FencedError, LedgerError
+from gyrostat.ledger.chain import seal
+from gyrostat.terms import GENESIS, Draft, Entry
+
+try:
+    import pysqlite3 as sqlite3
+except ImportError:
+    import sqlite3
+
+FIXED = (3, 51, 3)
+"""Below, WAL can corrupt a file that several processes write and checkpoint."""
+PAGE = 2000
+"""Rows a read holds at a time: with the rollback journal an open read blocks appends."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries(
+    position INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL, fence INTEGER, kind TEXT NOT NULL,
+    at REAL NOT NULL, actor TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL, body TEXT NOT NULL,
+    key TEXT, prev TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE(stream, seq));
+CREATE UNIQUE INDEX IF NOT EXISTS event_keys ON entries(stream, key) WHERE key IS NOT NULL;
+CREATE TABLE IF NOT EXISTS streams(name TEXT PRIMARY KEY, seq INTEGER NOT NULL, head_seq INTEGER NOT NULL,
+    head TEXT NOT NULL, is_over INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS open_streams ON streams(name) WHERE is_over = 0;
+CREATE TABLE IF NOT EXISTS leases(name TEXT PRIMARY KEY, owner TEXT NOT NULL, fence INTEGER NOT NULL, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS refs(ref TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY(ref, position)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
+"""
+
+
+class SqliteLedger:
+    """Implements `ports.Ledger`. Threads may share one: calls take turns."""
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._turn = threading.RLock()
+        try:
+            self.db = sqlite3.connect(str(self.path), isolation_level=None, timeout=30, check_same_thread=False)
+            has_fix = sqlite3.sqlite_version_info >= FIXED
+            self.db.execute(f"PRAGMA journal_mode={'WAL' if has_fix else 'DELETE'}")
+            self.db.execute("PRAGMA synchronous=FULL")
+            if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name='refs'").fetchone():
+                self.db.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"The ledger {self.path} cannot be opened: {error}. Nothing was changed; predictions go on without it.",
+                path=str(self.path),
+            ) from error
+
+    def append(
+        self,
+        stream: str,
+        draft: Draft,
+        *,
+        expect_seq: int | None,
+        fence: int | None,
+        head: dict[str, Any] | None = None,
+        is_last: bool = False,
+    ) -> Entry:
+        """See `ports.Ledger.append`."""
+        with self._turn:
+            db = self.db
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                raise LedgerError(f"The ledger is busy: {error}. Nothing was written.") from error
+            try:
+                entry = self._write(stream, draft, expect_seq, fence, head, is_last)
+                if entry is None:
+                    known = self._rows("WHERE stream=? AND key=?", stream, draft.key)
+                    db.execute("ROLLBACK")
+                    return known[0]
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            try:
+                db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise AmbiguousError(f"Nobody knows whether {draft.kind} was written to {stream}: {error}") from error
+            return entry
+
+    def _write(
+        self, stream: str, draft: Draft, expect_seq: int | None, fence: int | None,
+        head: dict[str, Any] | None, is_last: bool,
+    ) -> Entry | None:  # fmt: skip
+        db = self.db
+        if draft.key is not None and self.knows(stream, draft.key):
+            return None
+        if fence is not None:
+            held = db.execute("SELECT fence FROM leases WHERE name=?", (stream,)).fetchone()
+            if held != (fence,):
+                raise FencedError(f"The lease of {stream} is {held}, not {fence}; nothing was written.")
+        (seq,) = db.execute("SELECT seq FROM streams WHERE name=?", (stream,)).fetchone() or (0,)
+        if expect_seq is not None and expect_seq != seq:
+            raise ConflictError(f"{stream} ends at {seq}, not at {expect_seq}; nothing was written.")
+        latest = db.execute("SELECT position, hash, at FROM entries ORDER BY position DESC LIMIT 1").fetchone()
+        position, prev, at = latest or (0, GENESIS, 0.0)
+        at = max(at, self.clock())
+        if expect_seq is not None and draft.at > at:
+            raise ConflictError(f"{draft.kind} was judged at {draft.at}, later than the ledger's {at}; nothing was written.")
+        e = seal(draft, position=position + 1, stream=stream, seq=seq + 1, fence=fence, at=at, prev=prev)
+        db.execute(
+            "INSERT INTO entries VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (e.position, e.stream, e.seq, e.fence, e.kind, e.at, e.actor, _text(e.inputs), _text(e.outputs),
+             _text(e.body), e.key, e.prev, e.hash),
+        )  # fmt: skip
+        refs = {(ref, e.position) for ref in (*e.inputs, *e.outputs)}
+        db.executemany("INSERT OR IGNORE INTO refs VALUES(?,?)", sorted(refs))
+        db.execute(
+            "INSERT INTO streams VALUES(?1,?2,0,'{}',0) ON CONFLICT(name) DO UPDATE SET seq=?2", (stream, e.seq)
+        )
+        if head is not None:
+            db.execute("UPDATE streams SET head_seq=?, head=? WHERE name=?", (seq, _text(head), stream))
+        if is_last:
+            db.execute("UPDATE streams SET is_over=1 WHERE name=?", (stream,))
+        return e
+
+    def tail(self, stream: str, *, after_seq: int = 0) -> list[Entry]:
+        """See `ports.Ledger`."""
+        return self._rows("WHERE stream=? AND seq>? ORDER BY seq", stream, after_seq)
+
+    def entries(self, *, after: int = 0, before_at: float | None = None) -> Iterator[Entry]:
+        """See `ports.Ledger`; pages, so that nobody waits for a slow reader."""
+        until = float("inf") if before_at is None else before_at
+        while page := self._rows("WHERE position>? AND at<=? ORDER BY position LIMIT ?", after, until, PAGE):
+            yield from page
+            after = page[-1].position
+
+    def entry(self, position: int) -> Entry | None:
+        """See `ports.Ledger`."""
+        return next(iter(self._rows("WHERE position=?", position)), None)
+
+    def mentions(self, ref: str, *, limit: int = 1000) -> list[Entry]:
+        """See `ports.Ledger`."""
+        where = "WHERE position IN (SELECT position FROM refs WHERE ref=? ORDER BY position LIMIT ?) ORDER BY position"
+        return self._rows(where, ref, limit)
+
+    def knows(self, stream: str, key: str) -> bool:
+        """See `ports.Ledger`."""
+        with self._turn:
+            return self.db.execute("SELECT 1 FROM entries WHERE stream=? AND key=?", (stream, key)).fetchone() is not None
+
+    def now(self) -> float:
+        """See `ports.Ledger`."""
+        with self._turn:
+            row = self.db.execute("SELECT at FROM entries ORDER BY position DESC LIMIT 1").fetchone()
+        return max(row[0] if row else 0.0, self.clock())
+
+    def position(self) -> int:
+        """See `ports.Ledger`."""
+        with self._turn:
+            return self.db.execute("SELECT max(position) FROM entries").fetchone()[0] or 0
+
+    def streams(self) -> list[str]:
+        """See `ports.Ledger`."""
+        with self._turn:
+            return [name for (name,) in self.db.execute("SELECT name FROM streams WHERE is_over = 0 ORDER BY name")]
+
+    def heads(self, stream: str | None = None) -> list[tuple[str, int, dict[str, Any]]]:
+        """See `ports.Ledger`."""
+        where, args = ("is_over = 0", ()) if stream is None else ("name = ?", (stream,))
+        with self._turn:
+            rows = self.db.execute(f"SELECT name, head_seq, head FROM streams WHERE {where}", args).fetchall()  # noqa: S608
+        return [(name, seq, json.loads(head)) for name, seq, head in rows]
+
+    def acquire(self, name: str, owner: str, *, ttl_s: float) -> int | None:
+        """See `ports.Ledger`; writes only when something changes, for a write is an fsync."""
+        with self._turn:
+            now = self.clock()
+            found = self.db.execute("SELECT owner, fence, until FROM leases WHERE name=?", (name,)).fetchone()
+            holder, fence, until = found or ("", 0, float("-inf"))
+            if now < until and holder != owner:
+                return None
+            if holder == owner and until - now > ttl_s / 2:
+                return fence
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                again = self.db.execute("SELECT owner, fence, until FROM leases WHERE name=?", (name,)).fetchone()
+                if again != found:
+                    self.db.execute("ROLLBACK")
+                    return None
+                fence += not (now < until)
+                self.db.execute("INSERT OR REPLACE INTO leases VALUES(?,?,?,?)", (name, owner, fence, now + ttl_s))
+                self.db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise LedgerError(f"The ledger is busy: {error}") from error
+            return fence
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._turn:
+            self.db.close()
+
+    def _rows(self, where: str, *args: object) -> list[Entry]:
+        with self._turn:
+            rows = self.db.execute(f"SELECT * FROM entries {where}", args).fetchall()  # noqa: S608
+        return [_entry(row) for row in rows]
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    position, stream, seq, fence, kind, at, actor, inputs, outputs, body, key, prev, digest = row
+    return Entry(
+        position, stream, seq, fence, kind, at, actor, tuple(json.loads(inputs)), tuple(json.loads(outputs)),
+        json.loads(body), key, prev, digest,
+    )  # fmt: skip
