@@ -21,7 +21,7 @@ def by_position(part: Any, order: list[str]) -> Any:
     from sklearn.pipeline import FeatureUnion, Pipeline
 
     if isinstance(part, ColumnTransformer):
-        names = list(getattr(part, "feature_names_in_", order[: part.n_features_in_]))
+        names = list(getattr(part, "feature_names_in_", order))
         place = {name: i for i, name in enumerate(order)}
         found = part._transformer_to_input_indices
         retold = copy.copy(part)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from gyrostat_runtime.errors import BundleFault
+from gyrostat_runtime.onnx_check import DOMAINS, check_graph
 from gyrostat_runtime.schema import Schema
 
 from gyrostat.training.onnx_columns import by_position
@@ -116,7 +118,12 @@ def _exact(
         # Whatever a converter stumbles over, the answer is the same: this model is served as it is.
         except Exception as error:  # noqa: BLE001
             raise ConversionError(_line(error)) from None
-        return graph.SerializeToString(deterministic=True)
+        raw: bytes = graph.SerializeToString(deterministic=True)
+    try:
+        check_graph(raw)
+    except BundleFault as fault:
+        raise ConversionError(fault.message) from None
+    return raw
 
 
 def _text_flags(schema: Schema) -> list[bool]:
@@ -129,7 +136,6 @@ def _no(why: str) -> bytes:
 
 
 def _front(steps: list[Any], schema: Schema, *, is_float: bool) -> Any:
-    from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
     from sklearn.pipeline import Pipeline
 
@@ -144,33 +150,41 @@ def _front(steps: list[Any], schema: Schema, *, is_float: bool) -> Any:
             (input_name(i), (StringTensorType if name in texts else number)([None, 1]))
             for i, name in enumerate(features)
         ]
-    return to_onnx(pipeline, initial_types=kinds, target_opset=OPSET)
+    return _to_onnx(pipeline, kinds)
 
 
 def _estimator(estimator: Any, width: int, *, trees: bool, is_double: bool) -> Any:
     from contextlib import nullcontext
 
     from onnx import TensorProto
-    from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
     options: dict[str, Any] = {"zipmap": False} if hasattr(estimator, "classes_") else {}
-    if type(estimator).__name__.startswith("KNeighbors"):
+    # All distances in one operator of onnxruntime's own: 55 us a row instead of 4,400.
+    if type(estimator).__name__.startswith("KNeighbors") and "com.microsoft" in map(_text, DOMAINS):
         options["optim"] = "cdist"
     kind = DoubleTensorType if is_double else FloatTensorType
     with double_trees() if trees else nullcontext():
-        graph = to_onnx(
-            estimator,
-            initial_types=[("Z", kind([None, width]))],
-            options={id(estimator): options} if options else None,
-            target_opset=OPSET,
-        )
+        named = {id(estimator): options} if options else None
+        graph = _to_onnx(estimator, [("Z", kind([None, width]))], options=named)
     if trees:
         for out in graph.graph.output:
             # TreeEnsemble answers in float by its specification, whatever it compares in.
             if out.type.tensor_type.elem_type == TensorProto.DOUBLE:
                 out.type.tensor_type.elem_type = TensorProto.FLOAT
     return graph
+
+
+def _text(domain: bytes | str) -> str:
+    return domain.decode() if isinstance(domain, bytes) else domain
+
+
+def _to_onnx(model: Any, kinds: list[Any], **options: Any) -> Any:
+    import skl2onnx
+
+    # Its annotations say less than it takes and more than it returns.
+    convert: Any = skl2onnx.to_onnx
+    return convert(model, initial_types=kinds, target_opset=OPSET, **options)
 
 
 def _join(front: Any, behind: Any) -> Any:

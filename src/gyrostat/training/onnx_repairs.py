@@ -111,7 +111,10 @@ def columns(scope: Any, operator: Any, container: Any, *, to: int | None) -> str
     from onnx import TensorProto
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
-    has_type = {TensorProto.FLOAT: FloatTensorType, TensorProto.DOUBLE: DoubleTensorType}
+    has_type: dict[int, Any] = {
+        TensorProto.FLOAT: FloatTensorType,
+        TensorProto.DOUBLE: DoubleTensorType,
+    }
     names = []
     for variable in operator.inputs:
         name = variable.full_name
