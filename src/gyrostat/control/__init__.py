@@ -1,1 +1,1 @@
-
+"""The control room: one live page behind a strict door."""

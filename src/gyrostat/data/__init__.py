@@ -1,1 +1,1 @@
-
+"""Sources, snapshots, splits, schema and checks."""

@@ -1,1 +1,1 @@
-
+"""The story of the loop, told through the doors that a user has."""

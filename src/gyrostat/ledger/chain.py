@@ -9,10 +9,25 @@ from collections.abc import Iterable
 from gyrostat.terms import GENESIS, Draft, Entry
 
 
-def seal(draft: Draft, *, position: int, stream: str, seq: int, fence: int | None, at: float, prev: str) -> Entry:
+def seal(
+    draft: Draft, *, position: int, stream: str, seq: int, fence: int | None, at: float, prev: str
+) -> Entry:
     """Give a draft its place; the hash covers every field, and through `prev` every entry before it."""
-    body = json.dumps(draft.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    place = [position, stream, seq, fence, draft.kind, at, draft.actor, draft.inputs, draft.outputs, draft.key]
+    body = json.dumps(
+        draft.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    place = [
+        position,
+        stream,
+        seq,
+        fence,
+        draft.kind,
+        at,
+        draft.actor,
+        draft.inputs,
+        draft.outputs,
+        draft.key,
+    ]
     digest = hashlib.sha256(f"{prev}{json.dumps(place)}{body}".encode()).hexdigest()
     return Entry(
         position, stream, seq, fence, draft.kind, at, draft.actor,
@@ -28,7 +43,14 @@ def verify(entries: Iterable[Entry]) -> int | None:
     prev = GENESIS
     for position, e in enumerate(entries, 1):
         draft = Draft(e.kind, e.at, e.actor, e.inputs, e.outputs, e.body, e.key)
-        place = {"position": position, "stream": e.stream, "seq": e.seq, "fence": e.fence, "at": e.at, "prev": prev}
+        place = {
+            "position": position,
+            "stream": e.stream,
+            "seq": e.seq,
+            "fence": e.fence,
+            "at": e.at,
+            "prev": prev,
+        }
         if e != seal(draft, **place):
             return position
         prev = e.hash

@@ -166,7 +166,9 @@ def move(facts: Facts, entry: Entry, transitions: Mapping[tuple[Any, str], Any])
 
 def owe(facts: Any, entry: Entry, stream: str, kind: str, **body: Any) -> Any:
     """From this entry on, `stream` is to be told."""
-    return replace(facts, owes=(*facts.owes, Tell(stream, kind, f"{facts.stream}#{entry.seq}", body)))
+    return replace(
+        facts, owes=(*facts.owes, Tell(stream, kind, f"{facts.stream}#{entry.seq}", body))
+    )
 
 
 def due(facts: Facts) -> Tell | None:

@@ -8,16 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gyrostat.errors import AmbiguousError, ConflictError, FencedError, LedgerError
 from gyrostat.ledger.chain import seal
 from gyrostat.terms import GENESIS, Draft, Entry
 
-try:
-    import pysqlite3 as sqlite3
-except ImportError:
+if TYPE_CHECKING:
     import sqlite3
+else:
+    try:
+        import pysqlite3 as sqlite3
+    except ImportError:
+        import sqlite3
 
 FIXED = (3, 51, 3)
 """Below, WAL can corrupt a file that several processes write and checkpoint."""
@@ -51,7 +54,9 @@ class SqliteLedger:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         self._turn = threading.RLock()
         try:
-            self.db = sqlite3.connect(str(self.path), isolation_level=None, timeout=30, check_same_thread=False)
+            self.db = sqlite3.connect(
+                str(self.path), isolation_level=None, timeout=30, check_same_thread=False
+            )
             has_fix = sqlite3.sqlite_version_info >= FIXED
             self.db.execute(f"PRAGMA journal_mode={'WAL' if has_fix else 'DELETE'}")
             self.db.execute("PRAGMA synchronous=FULL")
@@ -94,7 +99,9 @@ class SqliteLedger:
             except sqlite3.Error as error:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-                raise AmbiguousError(f"Nobody knows whether {draft.kind} was written to {stream}: {error}") from error
+                raise AmbiguousError(
+                    f"Nobody knows whether {draft.kind} was written to {stream}: {error}"
+                ) from error
             return entry
 
     def _write(
@@ -107,16 +114,26 @@ class SqliteLedger:
         if fence is not None:
             held = db.execute("SELECT fence FROM leases WHERE name=?", (stream,)).fetchone()
             if held != (fence,):
-                raise FencedError(f"The lease of {stream} is {held}, not {fence}; nothing was written.")
+                raise FencedError(
+                    f"The lease of {stream} is {held}, not {fence}; nothing was written."
+                )
         (seq,) = db.execute("SELECT seq FROM streams WHERE name=?", (stream,)).fetchone() or (0,)
         if expect_seq is not None and expect_seq != seq:
-            raise ConflictError(f"{stream} ends at {seq}, not at {expect_seq}; nothing was written.")
-        latest = db.execute("SELECT position, hash, at FROM entries ORDER BY position DESC LIMIT 1").fetchone()
+            raise ConflictError(
+                f"{stream} ends at {seq}, not at {expect_seq}; nothing was written."
+            )
+        latest = db.execute(
+            "SELECT position, hash, at FROM entries ORDER BY position DESC LIMIT 1"
+        ).fetchone()
         position, prev, at = latest or (0, GENESIS, 0.0)
         at = max(at, self.clock())
         if expect_seq is not None and draft.at > at:
-            raise ConflictError(f"{draft.kind} was judged at {draft.at}, later than the ledger's {at}; nothing was written.")
-        e = seal(draft, position=position + 1, stream=stream, seq=seq + 1, fence=fence, at=at, prev=prev)
+            raise ConflictError(
+                f"{draft.kind} was judged at {draft.at}, later than the ledger's {at}; nothing was written."
+            )
+        e = seal(
+            draft, position=position + 1, stream=stream, seq=seq + 1, fence=fence, at=at, prev=prev
+        )
         db.execute(
             "INSERT INTO entries VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (e.position, e.stream, e.seq, e.fence, e.kind, e.at, e.actor, _text(e.inputs), _text(e.outputs),
@@ -125,10 +142,13 @@ class SqliteLedger:
         refs = {(ref, e.position) for ref in (*e.inputs, *e.outputs)}
         db.executemany("INSERT OR IGNORE INTO refs VALUES(?,?)", sorted(refs))
         db.execute(
-            "INSERT INTO streams VALUES(?1,?2,0,'{}',0) ON CONFLICT(name) DO UPDATE SET seq=?2", (stream, e.seq)
+            "INSERT INTO streams VALUES(?1,?2,0,'{}',0) ON CONFLICT(name) DO UPDATE SET seq=?2",
+            (stream, e.seq),
         )
         if head is not None:
-            db.execute("UPDATE streams SET head_seq=?, head=? WHERE name=?", (seq, _text(head), stream))
+            db.execute(
+                "UPDATE streams SET head_seq=?, head=? WHERE name=?", (seq, _text(head), stream)
+            )
         if is_last:
             db.execute("UPDATE streams SET is_over=1 WHERE name=?", (stream,))
         return e
@@ -140,7 +160,9 @@ class SqliteLedger:
     def entries(self, *, after: int = 0, before_at: float | None = None) -> Iterator[Entry]:
         """See `ports.Ledger`; pages, so that nobody waits for a slow reader."""
         until = float("inf") if before_at is None else before_at
-        while page := self._rows("WHERE position>? AND at<=? ORDER BY position LIMIT ?", after, until, PAGE):
+        while page := self._rows(
+            "WHERE position>? AND at<=? ORDER BY position LIMIT ?", after, until, PAGE
+        ):
             yield from page
             after = page[-1].position
 
@@ -156,12 +178,19 @@ class SqliteLedger:
     def knows(self, stream: str, key: str) -> bool:
         """See `ports.Ledger`."""
         with self._turn:
-            return self.db.execute("SELECT 1 FROM entries WHERE stream=? AND key=?", (stream, key)).fetchone() is not None
+            return (
+                self.db.execute(
+                    "SELECT 1 FROM entries WHERE stream=? AND key=?", (stream, key)
+                ).fetchone()
+                is not None
+            )
 
     def now(self) -> float:
         """See `ports.Ledger`."""
         with self._turn:
-            row = self.db.execute("SELECT at FROM entries ORDER BY position DESC LIMIT 1").fetchone()
+            row = self.db.execute(
+                "SELECT at FROM entries ORDER BY position DESC LIMIT 1"
+            ).fetchone()
         return max(row[0] if row else 0.0, self.clock())
 
     def position(self) -> int:
@@ -172,20 +201,29 @@ class SqliteLedger:
     def streams(self) -> list[str]:
         """See `ports.Ledger`."""
         with self._turn:
-            return [name for (name,) in self.db.execute("SELECT name FROM streams WHERE is_over = 0 ORDER BY name")]
+            return [
+                name
+                for (name,) in self.db.execute(
+                    "SELECT name FROM streams WHERE is_over = 0 ORDER BY name"
+                )
+            ]
 
     def heads(self, stream: str | None = None) -> list[tuple[str, int, dict[str, Any]]]:
         """See `ports.Ledger`."""
         where, args = ("is_over = 0", ()) if stream is None else ("name = ?", (stream,))
         with self._turn:
-            rows = self.db.execute(f"SELECT name, head_seq, head FROM streams WHERE {where}", args).fetchall()  # noqa: S608
+            rows = self.db.execute(
+                f"SELECT name, head_seq, head FROM streams WHERE {where}", args
+            ).fetchall()  # noqa: S608
         return [(name, seq, json.loads(head)) for name, seq, head in rows]
 
     def acquire(self, name: str, owner: str, *, ttl_s: float) -> int | None:
         """See `ports.Ledger`; writes only when something changes, for a write is an fsync."""
         with self._turn:
             now = self.clock()
-            found = self.db.execute("SELECT owner, fence, until FROM leases WHERE name=?", (name,)).fetchone()
+            found = self.db.execute(
+                "SELECT owner, fence, until FROM leases WHERE name=?", (name,)
+            ).fetchone()
             holder, fence, until = found or ("", 0, float("-inf"))
             if now < until and holder != owner:
                 return None
@@ -193,12 +231,17 @@ class SqliteLedger:
                 return fence
             try:
                 self.db.execute("BEGIN IMMEDIATE")
-                again = self.db.execute("SELECT owner, fence, until FROM leases WHERE name=?", (name,)).fetchone()
+                again = self.db.execute(
+                    "SELECT owner, fence, until FROM leases WHERE name=?", (name,)
+                ).fetchone()
                 if again != found:
                     self.db.execute("ROLLBACK")
                     return None
                 fence += not (now < until)
-                self.db.execute("INSERT OR REPLACE INTO leases VALUES(?,?,?,?)", (name, owner, fence, now + ttl_s))
+                self.db.execute(
+                    "INSERT OR REPLACE INTO leases VALUES(?,?,?,?)",
+                    (name, owner, fence, now + ttl_s),
+                )
                 self.db.execute("COMMIT")
             except sqlite3.OperationalError as error:
                 if self.db.in_transaction:
@@ -218,7 +261,9 @@ class SqliteLedger:
 
 
 def _text(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -40,7 +40,10 @@ def iso(at: float) -> str:
 def local(at: float, *, now: float | None = None) -> str:
     """As short as it can be said today: `14:05:12`, else `20 Nov 14:05`, else with its year."""
     now = time.time() if now is None else now
-    moment, today = datetime.fromtimestamp(at).astimezone(), datetime.fromtimestamp(now).astimezone()
+    moment, today = (
+        datetime.fromtimestamp(at).astimezone(),
+        datetime.fromtimestamp(now).astimezone(),
+    )
     if moment.date() == today.date():
         return f"{moment:%H:%M:%S}"
     if abs(today - moment) < timedelta(days=300):

@@ -69,16 +69,33 @@ def _state_of_its_own(served: Path, state: Path, model: str, bundle: str) -> Pat
         if not link.is_symlink():
             link.symlink_to(state / name, target_is_directory=True)
     arm = {"bundle": bundle, "version": 0, "role": "champion", "share": 1.0, "shadow": False}
-    routes = {"model": model, "epoch": 1, "seq": 1, "salt": "", "slow_s": None, "arms": [arm], "since": 0.0}
+    routes = {
+        "model": model,
+        "epoch": 1,
+        "seq": 1,
+        "salt": "",
+        "slow_s": None,
+        "arms": [arm],
+        "since": 0.0,
+    }
     write_atomic(served / "routes" / f"{model}.json", json.dumps(routes).encode())
     return served
 
 
 def _ask(
-    port: int, model: str, rows: list[dict[str, Any]], expected: list[Any], server: subprocess.Popen[bytes]
+    port: int,
+    model: str,
+    rows: list[dict[str, Any]],
+    expected: list[Any],
+    server: subprocess.Popen[bytes],
 ) -> dict[str, Any]:
     def report(n_right: int, cause: str) -> dict[str, Any]:
-        return {"is_answering": not cause, "n_requests": len(rows) + 2, "n_right": n_right, "cause": cause}
+        return {
+            "is_answering": not cause,
+            "n_requests": len(rows) + 2,
+            "n_right": n_right,
+            "cause": cause,
+        }
 
     deadline = time.monotonic() + START_S
     while (health := _call(port, "GET", "/ready", None)[0]) != 200:
@@ -94,11 +111,18 @@ def _ask(
             return report(n_right, f"request {number + 1} was answered {status}")
         (found,) = answer["predictions"]
         if not _same(found, wanted):
-            return report(n_right, f"request {number + 1} was answered {found!r}, as trained it is {wanted!r}")
+            return report(
+                n_right, f"request {number + 1} was answered {found!r}, as trained it is {wanted!r}"
+            )
         n_right += 1
-    status, answer = _call(port, "POST", f"/invocations/{model}", {"dataframe_records": [{"no such column": 1}]})
+    status, answer = _call(
+        port, "POST", f"/invocations/{model}", {"dataframe_records": [{"no such column": 1}]}
+    )
     if status != 400 or "error" not in answer or "at" not in answer["error"]:
-        return report(n_right, f"a row of unknown columns was answered {status}, not 400 with the path of the fault")
+        return report(
+            n_right,
+            f"a row of unknown columns was answered {status}, not 400 with the path of the fault",
+        )
     return report(n_right + 1, "")
 
 
@@ -111,7 +135,9 @@ def _same(found: Any, wanted: Any) -> bool:
 def _call(port: int, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        content = (
+            None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        )
         link.request(method, path, content, {"Content-Type": "application/json"})
         answer = link.getresponse()
         text = answer.read()

@@ -1,1 +1,1 @@
-
+"""What `up` starts and keeps."""

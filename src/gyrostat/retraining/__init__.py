@@ -1,1 +1,1 @@
-
+"""Triggers, cooldown, budget."""

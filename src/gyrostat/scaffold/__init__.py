@@ -1,1 +1,1 @@
-
+"""`init`: a project around a table."""

@@ -1,1 +1,1 @@
-
+"""Fakes and contract kits for those who write adapters."""
