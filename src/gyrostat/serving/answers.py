@@ -1,0 +1,103 @@
+"""What leaves the server: answers and errors as bytes, in the one form that every error has."""
+
+from __future__ import annotations
+
+import http
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+encode = msgspec.json.Encoder().encode
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer."""
+
+    status: int
+    body: bytes
+    retry_after_s: int | None = None
+    allow: str = ""
+    """Of a 405: the methods that are there."""
+
+
+class Refusal(Exception):
+    """An answer that is no prediction; nothing internal stands in it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        at: str = "$",
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.at = status, code, message, at
+        self.retry_after_s = retry_after_s
+
+    def answer(self, request_id: str) -> Answer:
+        """The bytes of it."""
+        return error(
+            self.status,
+            self.code,
+            self.message,
+            at=self.at,
+            request_id=request_id,
+            retry_after_s=self.retry_after_s,
+        )
+
+
+def error(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    at: str,
+    request_id: str,
+    retry_after_s: int | None = None,
+    allow: str = "",
+) -> Answer:
+    """An error as every one of them looks; a long text that came from outside is not sent back whole."""
+    if len(message) > 1000:
+        message = message[:999] + "…"
+    if len(at) > 500:
+        at = at[:499] + "…"
+    value: dict[str, Any] = {"code": code, "at": at, "message": message, "request_id": request_id}
+    try:
+        body = encode({"error": value})
+    except UnicodeEncodeError:
+        clean = {k: v.encode("utf-8", "replace").decode() for k, v in value.items()}
+        body = encode({"error": clean})
+    return Answer(status, body, retry_after_s, allow)
+
+
+_LINES = {
+    s.value: b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: "
+    % (s.value, s.phrase.encode())
+    for s in http.HTTPStatus
+}
+
+
+def wire(answer: Answer, default_headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
+    """The whole answer as it goes over the socket."""
+    parts = [_LINES[answer.status], b"%d\r\n" % len(answer.body)]
+    parts += [b"%b: %b\r\n" % header for header in default_headers]
+    parts += [b"%b: %b\r\n" % header for header in extra_headers(answer)]
+    if not keep_alive:
+        parts.append(b"connection: close\r\n")
+    parts += [b"\r\n", answer.body]
+    return b"".join(parts)
+
+
+def extra_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Headers besides type and length."""
+    found = []
+    if answer.retry_after_s is not None:
+        found.append((b"retry-after", b"%d" % answer.retry_after_s))
+    if answer.allow:
+        found.append((b"allow", answer.allow.encode("latin-1")))
+    return found

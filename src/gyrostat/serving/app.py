@@ -1,0 +1,177 @@
+"""Everything on the server's port that is not hot: an ordinary ASGI app, with the hot routes once more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from importlib.metadata import version
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
+from gyrostat.serving.http import KEY_HEADER, check_content
+from gyrostat.serving.labels import LabelLog, read_labels
+from gyrostat.serving.predicting import INLINE_BYTES, Models
+
+_log = logging.getLogger(__name__)
+PATHS = "POST /invocations, POST /labels, GET /health, /ready, /version, /status"
+
+
+def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes: int) -> Starlette:
+    """The app of one server process."""
+
+    async def invocations(request: Request) -> Response:
+        model = models.get(request.path_params.get("model", ""), path="/invocations")
+        headers = request.scope["headers"]
+        check_content(headers)
+        body = await _body(request, max_body_bytes)
+        key = dict(headers).get(KEY_HEADER, b"")
+        if model.is_inline and len(body) <= INLINE_BYTES:
+            return _response(model.answer(body, key))
+        return _response(await model.answer_aside(body, key))
+
+    async def labels(request: Request) -> Response:
+        model = models.get(request.path_params.get("model", ""), path="/labels")
+        check_content(request.scope["headers"])
+        body = await _body(request, max_body_bytes)
+        served = model.served
+        if served is None:
+            raise Refusal(
+                503,
+                "serving.no_champion",
+                f"model {model.name!r} has no champion yet, so nothing says what its labels look like; "
+                "none of the labels were stored",
+                retry_after_s=2,
+            )
+        found = read_labels(body, served.champion.loaded.schema.output)
+        return _response(await label_logs[model.name].take(found, _request_id()))
+
+    async def health(request: Request) -> Response:
+        return _response(Answer(200, encode({"status": "ok"})))
+
+    async def ready(request: Request) -> Response:
+        waiting = sorted(name for name, model in models.by_name.items() if model.served is None)
+        if waiting:
+            raise Refusal(
+                503,
+                "serving.no_champion",
+                f"no champion is loaded for {', '.join(waiting)}",
+                retry_after_s=2,
+            )
+        return _response(Answer(200, encode({"status": "ready"})))
+
+    async def release(request: Request) -> Response:
+        return _response(Answer(200, encode({"gyrostat": version("gyrostat")})))
+
+    async def status(request: Request) -> Response:
+        found: dict[str, Any] = {
+            "worker": models.worker,
+            "pid": os.getpid(),
+            "models": {name: model.status() for name, model in models.by_name.items()},
+        }
+        return _response(Answer(200, encode(found)))
+
+    async def refusal(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, Refusal)
+        return _response(fault.answer(_request_id()))
+
+    async def http_error(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, HTTPException)
+        allow = (fault.headers or {}).get("Allow", "")
+        if fault.status_code == 404:
+            message = f"there is nothing at {request.url.path[:200]}; there is {PATHS}"
+        elif fault.status_code == 405:
+            message = f"{request.method[:20]} does not work here, {allow} does"
+        else:
+            message = "this request is refused"
+        code = {404: "http.no_such_path", 405: "http.method"}.get(fault.status_code, "http.refused")
+        return _response(
+            error(fault.status_code, code, message, at="", request_id=_request_id(), allow=allow)
+        )
+
+    async def gone(request: Request, fault: Exception) -> Response:
+        return _response(
+            error(
+                400,
+                "http.cut",
+                "the connection ended before the body did",
+                at="",
+                request_id=_request_id(),
+            )
+        )
+
+    async def internal(request: Request, fault: Exception) -> Response:
+        _log.error("%s %s: %r", request.method, request.url.path, fault)
+        return _response(
+            error(
+                500,
+                "serving.internal",
+                "the server failed on this request",
+                at="",
+                request_id=_request_id(),
+            )
+        )
+
+    return Starlette(
+        routes=[
+            Route("/invocations", invocations, methods=["POST"]),
+            Route("/invocations/{model}", invocations, methods=["POST"]),
+            Route("/labels", labels, methods=["POST"]),
+            Route("/labels/{model}", labels, methods=["POST"]),
+            Route("/health", health),
+            Route("/ping", health),
+            Route("/ready", ready),
+            Route("/version", release),
+            Route("/status", status),
+        ],
+        exception_handlers={
+            Refusal: refusal,
+            HTTPException: http_error,
+            ClientDisconnect: gone,
+            Exception: internal,
+        },
+    )
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """The body, refused as soon as it is known to be too large.
+
+    Raises:
+        Refusal: 413.
+    """
+    said = request.headers.get("content-length", "0")
+    if not said.isdigit() or len(said) > 18 or int(said) > max_bytes:
+        raise _too_large(max_bytes)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(
+        413,
+        "serving.too_large",
+        f"a body may have {max_bytes:,} bytes here (server.max_body_bytes); nothing was computed. Send fewer rows a request",
+    )
+
+
+def _request_id() -> str:
+    return secrets.token_hex(8)
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(answer.body, answer.status, media_type="application/json")
+    for name, value in extra_headers(answer):
+        response.headers[name.decode()] = value.decode("latin-1")
+    return response

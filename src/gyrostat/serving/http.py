@@ -1,0 +1,243 @@
+"""The hot route, answered where the bytes arrive: uvicorn's protocol with one short cut.
+
+Limits, keep-alive, pipelining and shutdown stay uvicorn's. A `POST /invocations` on an idle connection to a model
+that answers in microseconds is collected and answered in the parser's own callback; everything else, and everything
+odd about such a request, goes to the ASGI app, which has the same routes. `HttpToolsProtocol` is a private class: the
+release is pinned in pyproject.toml, and `tests/serving/test_http.py` holds what is used of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gyrostat.serving.answers import Answer, Refusal, error, wire
+from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
+
+KEY_HEADER = b"x-gyrostat-key"
+READ_TIMEOUT_S = 60.0
+"""A request that has not arrived whole after this long is given up, with its connection."""
+
+
+class HotProtocol(HttpToolsProtocol):
+    """One connection. `models` and `hot_bytes` are set on a subclass for each server."""
+
+    models: Models
+    hot_bytes: int = INLINE_BYTES
+    """A larger body goes the long way, where it is answered aside or refused."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parser: Any = self.parser
+        self._hot: list[bytes] | None = None
+        self._hot_bytes = 0
+        self._hot_model: Model | None = None
+        self._key = b""
+        self._is_ending = False
+        self._is_arriving = False
+        self._late: asyncio.TimerHandle | None = None
+
+    # ---- the parser's callbacks ----
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        # uvicorn makes the ASGI scope here; the hot path has no use for one, so that waits for `_go_cold`.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._hot = None
+        self._is_arriving = True
+
+    def on_headers_complete(self) -> None:
+        """Decide which way the request goes."""
+        self._hot_model = self._find_hot()
+        if self._hot_model is None:
+            self._go_cold()
+        else:
+            self._hot, self._hot_bytes = [], 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._hot is None:
+            super().on_body(body)
+            return
+        self._hot.append(body)
+        self._hot_bytes += len(body)
+        if self._hot_bytes > self.hot_bytes:
+            self._replay()
+
+    def on_message_complete(self) -> None:
+        """The request is here whole."""
+        self._is_arriving = False
+        if self._hot is None:
+            super().on_message_complete()
+            return
+        model = self._hot_model
+        if self.transport.is_closing():
+            self._hot = None
+        elif model is None or not model.is_inline or self.flow.write_paused:
+            self._replay()
+            super().on_message_complete()
+        else:
+            body, self._hot = b"".join(self._hot), None
+            self._answer(model.answer(body, self._key))
+
+    # ---- the connection's callbacks ----
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        super().data_received(data)
+        if self._is_arriving:
+            if self._late is None:
+                self._late = self.loop.call_later(READ_TIMEOUT_S, self._give_up)
+        elif self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here."""
+        super().connection_made(transport)
+        # A connection over which nothing comes is closed like one that fell silent.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A client is gone."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+        self._parser = None  # it refers back to here
+
+    def shutdown(self) -> None:
+        """The server ends: finish what is in hand, then close."""
+        if self._hot is not None and self._is_arriving:
+            # Half a request is here: answer it, then close.
+            self._is_ending = True
+        else:
+            super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP."""
+        self._end_with(400, "http.malformed", "this is not an HTTP request that can be read")
+
+    # ---- our own ----
+
+    def _find_hot(self) -> Model | None:
+        if self._parser.get_method() != b"POST" or self.expect_100_continue or self._is_busy():
+            return None
+        model = self.models.find(self.url.partition(b"?")[0])
+        if model is None or not model.is_inline or self._parser.should_upgrade():
+            return None
+        self._key, is_json = b"", False
+        for name, value in self.headers:
+            if name == b"content-type":
+                is_json = is_json_type(value)
+            elif name == b"content-length":
+                if len(value) > 6 or int(value) > self.hot_bytes:
+                    return None
+            elif name == KEY_HEADER:
+                self._key = value
+            elif name == b"content-encoding":
+                return None
+        return model if is_json else None
+
+    def _is_busy(self) -> bool:
+        return (self.cycle is not None and not self.cycle.response_complete) or bool(self.pipeline)
+
+    def _go_cold(self) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _replay(self) -> None:
+        parts, self._hot = self._hot or [], None
+        self._go_cold()
+        for part in parts:
+            super().on_body(part)
+        if self._is_ending:
+            super().shutdown()
+
+    def _answer(self, answer: Answer) -> None:
+        keep_alive = (
+            not self._is_ending
+            and self._parser.should_keep_alive()
+            and self._parser.get_http_version() != "1.0"
+        )
+        self.transport.write(wire(answer, self.server_state.default_headers, keep_alive=keep_alive))
+        self.server_state.total_requests += 1
+        if keep_alive:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self.transport.close()
+
+    def _give_up(self) -> None:
+        self._late = None
+        if self._is_arriving and not self.transport.is_closing():
+            self._end_with(
+                408, "http.too_slow", f"the request had not arrived after {READ_TIMEOUT_S:g} s"
+            )
+
+    def _end_with(self, status: int, code: str, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        self._hot, self._is_arriving = None, False
+        if not self._is_busy():
+            answer = error(status, code, message, at="", request_id=secrets.token_hex(8))
+            self.transport.write(wire(answer, self.server_state.default_headers, keep_alive=False))
+        self.transport.close()
+
+
+def is_json_type(content_type: bytes) -> bool:
+    """Whether a Content-Type says JSON, in UTF-8 where it says a charset."""
+    kind, _, parameters = content_type.partition(b";")
+    if kind.strip().lower() != b"application/json":
+        return False
+    for parameter in parameters.split(b";"):
+        name, _, value = parameter.partition(b"=")
+        if name.strip().lower() == b"charset" and value.strip(b' "').lower() not in (
+            b"utf-8",
+            b"utf8",
+            b"us-ascii",
+        ):
+            return False
+    return True
+
+
+def check_content(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a body that is not plain JSON before it is read.
+
+    Raises:
+        Refusal: 415.
+    """
+    found = dict(headers)
+    encoding = found.get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"", b"identity"):
+        raise Refusal(
+            415,
+            "serving.encoding",
+            f"a body packed with {encoding.decode('latin-1')[:40]} is not read: send it plain",
+        )
+    kind = found.get(b"content-type")
+    if kind is None:
+        raise Refusal(
+            415, "serving.content_type", "there is no Content-Type: send JSON as application/json"
+        )
+    if not is_json_type(kind):
+        said = kind.decode("latin-1")[:80]
+        more = " CSV is not read yet." if said.strip().lower().startswith("text/csv") else ""
+        raise Refusal(
+            415,
+            "serving.content_type",
+            f"{said!r} is not read here: send JSON in UTF-8 as application/json.{more}",
+        )
