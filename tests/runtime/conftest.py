@@ -68,7 +68,6 @@ def graph():
         *,
         double: bool = False,
         rename: str = "output",
-        wide: int | None = None,
         softmax: bool = False,
         edit=lambda model: None,
     ) -> bytes:
@@ -87,15 +86,14 @@ def graph():
             helper.make_graph(
                 nodes,
                 "g",
-                [helper.make_tensor_value_info("num", kind, [None, wide or w.shape[0]])],
+                [helper.make_tensor_value_info("num", kind, [None, w.shape[0]])],
                 [helper.make_tensor_value_info(rename, kind, [None, w.shape[1]])],
                 [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")],
             ),
             opset_imports=[helper.make_opsetid("", 21)],
             ir_version=10,
         )
-        if wide is None:
-            checker.check_model(model)
+        checker.check_model(model)
         edit(model)
         return model.SerializeToString()
 
