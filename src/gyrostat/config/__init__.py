@@ -1,0 +1,18 @@
+"""The only reader of configuration files and environment."""
+
+from gyrostat.config.changes import (
+    diff,
+    json_schema,
+    loosened,
+    render,
+    store,
+    stored,
+    stored_values,
+)
+from gyrostat.config.declaration import Declaration, ModelSettings
+from gyrostat.config.reader import Loaded, load, project_root
+
+__all__ = [
+    "Declaration", "Loaded", "ModelSettings", "diff", "json_schema", "load", "loosened", "project_root", "render",
+    "store", "stored", "stored_values",
+]  # fmt: skip

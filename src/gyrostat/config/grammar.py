@@ -1,0 +1,358 @@
+"""Every key of the declaration, in the order in which a person reads it. The one list: reader, schema and help use it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+from gyrostat.config.fields import (
+    Each,
+    Group,
+    Mistake,
+    Value,
+    anything,
+    bound,
+    choice,
+    duration,
+    flag,
+    margin,
+    number,
+    percent,
+    rate,
+    refuse,
+    size,
+    text,
+    texts,
+)  # fmt: skip
+
+TASKS = ("regression", "binary", "multiclass")
+LATER = "This release knows regression, binary and multiclass."
+
+
+def _limit() -> Group:
+    one = Value(
+        bound,
+        "a number, a share (1%) or a time (50ms)",
+        "the bound itself",
+        None,
+        {"type": ["number", "string"]},
+    )
+    return Group({"max": one, "min": one}, "one side: {max: 0.70} or {min: 0.8}")
+
+
+def _steps(value: Any) -> tuple[float, ...]:
+    allowed = "a list of growing shares, shadow first if at all: [shadow, 5%, 25%, 50%]"
+    if value == []:
+        raise Mistake(
+            "[] (models that only score batches, released by replay) is not there yet. Use [shadow, 50%].",
+            is_not_yet=True,
+        )
+    if not isinstance(value, list):
+        raise refuse(value, allowed)
+    share = percent("", "")
+    steps = tuple(0.0 if v == "shadow" else share.read(v) for v in value)
+    if any(not a < b for a, b in itertools.pairwise(steps)) or steps[-1] >= 1:
+        raise refuse(value, allowed)
+    if steps[-1] == 0:
+        raise refuse(value, allowed + "; at least one share above shadow")
+    return steps
+
+
+def _triggers(value: Any) -> tuple[str, ...]:
+    allowed = ("decay", "drift", "new_data")
+    if not isinstance(value, list):
+        raise refuse(value, f"a list of {', '.join(allowed)}")
+    for trigger in value:
+        if trigger == "schedule" or isinstance(trigger, dict):
+            raise Mistake(
+                'Schedules are not there yet. Let cron call: gyrostat run --key "$(date +%F)" --refused-ok',
+                is_not_yet=True,
+            )
+        if trigger not in allowed:
+            raise refuse(trigger, ", ".join(allowed))
+    return tuple(value)
+
+
+def _notify(value: Any) -> tuple[()]:
+    if value:
+        raise Mistake(
+            "Notifications are not there yet. Watch `gyrostat status --json`, or the page.",
+            is_not_yet=True,
+        )
+    return ()
+
+
+def _holdout(value: Any) -> float:
+    if isinstance(value, str) and re.search(r"month|week|day|year", value):
+        raise Mistake(
+            "A span is not there yet. Use split: {by: COLUMN, cut: 2025-04-01}.", is_not_yet=True
+        )
+    return percent("", "", low=0.01, high=0.9).read(value)
+
+
+def _version(value: Any) -> int:
+    if value != 1 or isinstance(value, bool):
+        raise refuse(value, "1")
+    return 1
+
+
+def _date(value: Any) -> str:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}.*", str(value)):
+        raise refuse(value, "a date: 2025-04-01")
+    return str(value)
+
+
+SOURCE = Group(
+    {
+        "path": text("", "the table, relative to the project", is_required=True, allow_empty=False),
+        "format": choice(("", "csv", "parquet"), "", "empty: by its name"),
+        "encoding": text("utf-8", "utf-8, cp949, latin-1, ..."),
+        "separator": text(",", "between fields"),
+        "decimal": choice((".", ","), ".", "in numbers"),
+        "thousands": choice(("", ",", ".", " "), "", "in numbers"),
+        "skip_lines": number(
+            0, "lines above the header that are no part of the table", low=0, whole=True
+        ),
+        "header": flag(True, "whether the first line names the columns"),
+    },
+    "where rows come from",
+    short=lambda value: {"path": value},
+)
+COLUMN = Group(
+    {
+        "kind": choice(
+            ("", "number", "integer", "boolean", "category", "date"), "", "empty: as read"
+        ),
+        "format": text("", "dates: a strptime format"),
+        "missing": texts("texts that stand for a missing value"),
+    },
+    "what one column is",
+)
+MODEL = Group(
+    {
+        "data": Group(
+            {
+                "source": SOURCE,
+                "target": text(None, "the column to predict", is_required=True, allow_empty=False),
+                "task": choice(
+                    TASKS,
+                    "regression",
+                    "what the model answers",
+                    {"ranking": LATER, "forecast": LATER, "clustering": LATER},
+                ),
+                "keys": Group(
+                    {
+                        "entity": text("", "what a row is about"),
+                        "event_at": text("", "when it happened"),
+                    },
+                    "columns that identify",
+                ),
+                "split": Group(
+                    {
+                        "holdout": Value(
+                            _holdout,
+                            "a share: 1% to 90%",
+                            "held-out rows",
+                            "20%",
+                            {"type": ["string", "number"]},
+                        ),
+                        "group": text("", "rows with the same value stay on one side"),
+                        "by": text("", "a date column: the rows from `cut` on are held out"),
+                        "cut": Value(
+                            lambda v: _date(v) if v else "",
+                            "a date: 2025-04-01",
+                            "where held-out rows begin",
+                            "",
+                            {"type": "string"},
+                        ),
+                    },
+                    "which rows are held out",
+                ),
+                "columns": Each(COLUMN, "what cannot be seen from the values alone"),
+                "exclude": texts(
+                    "columns that are no features: ids, and what is known only afterwards"
+                ),
+                "personal": texts("hashed in logs, masked in errors"),
+                "learn_from_traffic": flag(True, "labelled predictions join the next training"),
+                "window": number(0, "newest rows that count; 0: all", low=0, whole=True),
+                "checks": text("checks.yaml", "the rules, beside config.yaml"),
+            },
+            "rows, target, split",
+        ),
+        "train": Group(
+            {
+                "run": text(
+                    "src.train:train",
+                    "a function (frame, params) -> fitted model, or a script: src/train.py",
+                    allow_empty=False,
+                ),
+                "params": anything({}, "passed to the training"),
+                "resources": Group(
+                    {
+                        "time": duration("10min", "then it is ended"),
+                        "memory": size("2GB", "then it is ended"),
+                    },
+                    "bounds",
+                ),
+                "python": text("", "another interpreter"),
+            },
+            "what to run",
+        ),
+        "limits": Each(
+            _limit(),
+            'what "good" means: gates, guardrails and monitor all hold these, by the bound, not the point',
+        ),
+        "output": Group(
+            {
+                "positive": text("", "the class that counts"),
+                "threshold": number(0.5, "answer positive from here", low=0, high=1),
+            },
+            "binary",
+        ),
+        "gates": Group(
+            {
+                "champion": Group(
+                    {
+                        "metric": text("rmse", "compared with the champion"),
+                        "margin": number(0.01, "how much worse is the same", low=0),
+                    },
+                    "",
+                ),
+                "undecided": Group(
+                    {
+                        "after": duration("7d", "deadline"),
+                        "then": choice(("ask", "reject", "hold"), "ask", "its end"),
+                    },
+                    "too few rows",
+                ),
+                "size": size("200MB", "largest bundle"),
+                "confidence": percent("95%", "of the intervals that decide", low=0.5, high=0.9999),
+                "min_newer_rows": number(
+                    100,
+                    "newer held-out rows that suffice to compare on them alone",
+                    low=10,
+                    whole=True,
+                ),
+            },
+            "before a release",
+        ),
+        "rollout": Group(
+            {
+                "approval": choice(("first", "always", "never"), "first", "when a person is asked"),
+                "bake": Group(
+                    {
+                        "requests": number(200, "each step at least", low=1, whole=True),
+                        "time": duration("2min", "each step at least"),
+                    },
+                    "",
+                ),
+                "steps": Value(
+                    _steps,
+                    "growing shares",
+                    "shares of traffic",
+                    ["shadow", "5%", "25%", "50%"],
+                    {"type": "array"},
+                ),
+                "guardrails": Each(
+                    margin("how much worse than the champion beside it"),
+                    "against the champion beside it",
+                ),
+                "expires": duration("7d", "a canary without enough traffic"),
+                "then": choice(("ask", "reject", "hold"), "ask", "what happens then"),
+                "watch": duration("24h", "after promotion, a broken limit rolls back by itself"),
+                "wrong_decisions": percent(
+                    "5%", "good releases rolled back, or bad ones promoted", low=0.0001, high=0.5
+                ),
+            },
+            "how a candidate takes over",
+        ),
+        "monitoring": Group(
+            {
+                "drift": Group(
+                    {
+                        "shift": number(0.25, "distance that matters", low=0, high=1),
+                        "false_alarms": rate("1 per month", "budget"),
+                    },
+                    "",
+                ),
+                "keep": duration("90d", "the prediction log"),
+            },
+            "what is watched",
+        ),
+        "labels": Group(
+            {"mature_after": duration("0s", "younger rows count nowhere")}, "when labels count"
+        ),
+        "retraining": Group(
+            {
+                "triggers": Value(
+                    _triggers,
+                    "decay, drift, new_data",
+                    "what asks for a run",
+                    ["decay", "new_data"],
+                    {"type": "array"},
+                ),
+                "cooldown": duration("6h", "after a run"),
+                "budget": rate("4 per day", "runs at most"),
+                "new_rows": percent(
+                    "20%",
+                    "new_data: labelled rows since the champion's snapshot",
+                    low=0.001,
+                    high=10,
+                ),
+            },
+            "what asks for a new model",
+        ),
+        "serving": Group(
+            {
+                "missing": choice(("as_trained", "refuse"), "as_trained", "a missing value"),
+                "new_category": choice(("answer", "refuse"), "answer", "a new category"),
+            },
+            "what counts as an answer",
+        ),
+    },
+    "one model",
+)
+MODEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+GRAMMAR = Group(
+    {
+        "version": Value(
+            lambda v: (
+                v if v == 1 and not isinstance(v, bool) else (_ for _ in ()).throw(refuse(v, "1"))
+            ),
+            "1",
+            "of this file's form",
+            None,
+            {"const": 1},
+            is_required=True,
+        ),  # fmt: skip
+        "models": Each(
+            MODEL, "by name", lambda n: bool(MODEL_NAME.fullmatch(n)), "letters, digits, _ and -"
+        ),
+        "server": Group(
+            {
+                "port": number(8080, "predictions", low=1, high=65535, whole=True),
+                "host": choice(
+                    ("127.0.0.1",),
+                    "127.0.0.1",
+                    "loopback only",
+                    {"0.0.0.0": "Put a proxy in front of 127.0.0.1."},
+                ),
+                "workers": number(1, "processes", low=1, high=64, whole=True),
+                "max_body": size("16MB", "largest request"),
+            },
+            "the model server",
+        ),
+        "control_room": Group(
+            {"port": number(7007, "the page", low=1, high=65535, whole=True)}, "the page"
+        ),
+        "governance": Group(
+            {"approvers": texts("who may approve; empty: whoever can run the command")},
+            "who decides",
+        ),
+        "notify": Value(_notify, "[]", "later", [], {"type": "array", "maxItems": 0}),
+    },
+    "the declaration",
+)
+SHIELDED = ("governance", "rollout.approval")
+"""What no environment variable may change: who decides is read from files, which have a history."""
