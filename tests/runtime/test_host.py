@@ -12,7 +12,7 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
-from gyrostat_runtime import bundle, keys
+from gyrostat_runtime import bundle, keys, native
 from gyrostat_runtime.errors import BundleFault, ModelFault
 from gyrostat_runtime.host import Host
 from gyrostat_runtime.rows import Rows, read_json
@@ -155,6 +155,32 @@ class OnArrays:
         assert session.predict(rows_of(1.5, 2.5)).values == [3.0, 5.0]
     finally:
         session.close()
+
+
+@pytest.mark.parametrize(
+    ("spelled", "kind", "labels", "order"),
+    [
+        (("good", "bad"), "category", ["bad", "good"], [1, 0]),
+        (("2", "1"), "integer", [1, 2], [1, 0]),
+        (("1.0", "0.5"), "number", [0.5, 1.0], [1, 0]),
+        (("True", "False"), "boolean", [False, True], [1, 0]),
+        (("yes", "no"), "category", [0, 1], [0, 1]),  # codes: in the order they were packed in
+        (("1", "2"), "integer", [0, 1], [0, 1]),
+    ],
+)
+def test_the_models_classes_are_found_in_the_files_spelling(spelled, kind, labels, order):
+    model = native._Model.__new__(native._Model)
+    model._classes, model._class_kind = spelled, kind
+
+    assert model._places(labels) == order
+
+
+def test_a_class_that_the_schema_does_not_have_is_no_answer():
+    model = native._Model.__new__(native._Model)
+    model._classes, model._class_kind = ("a", "b"), "category"
+
+    with pytest.raises(ValueError, match="'c'"):
+        model._places(["a", "c"])
 
 
 def test_the_parent_outlives_whatever_the_model_does(moody_bundle, environment):

@@ -138,25 +138,46 @@ class _Model:
         out = np.zeros((n, len(self._classes)), dtype="<f8")
         if hasattr(self._estimator, "predict_proba"):
             proba = np.asarray(self._estimator.predict_proba(X), dtype="<f8")
-            places = [self._place(c) for c in self._estimator.classes_]
-            out[:, places] = proba
+            out[:, self._places(_labels(self._estimator.classes_))] = proba
+            return out.tobytes()
+        predicted = _labels(self._estimator.predict(X))
+        if hasattr(self._estimator, "classes_"):
+            own = _labels(self._estimator.classes_)
+            place = dict(zip(own, self._places(own), strict=True))
+            out[np.arange(n), [place[label] for label in predicted]] = 1.0
         else:
-            predicted = np.asarray(self._estimator.predict(X)).reshape(-1).tolist()
-            out[np.arange(n), [self._place(c) for c in predicted]] = 1.0
+            out[np.arange(n), self._places(predicted)] = 1.0
         return out.tobytes()
 
-    def _place(self, label: Any) -> int:
-        """Where a class as the model says it stands among the classes in the file's spelling."""
-        label = label.item() if hasattr(label, "item") else label
+    def _places(self, labels: list[Any]) -> list[int]:
+        """Where each of the model's labels stands among the classes in the file's spelling."""
+        found = [self._place(label) for label in labels]
+        if None not in found:
+            return found  # type: ignore[return-value]
+        if labels == list(range(len(self._classes))):
+            # Codes of a label encoder: the schema's classes were put in their order when the model was packed.
+            return labels
+        stranger = labels[found.index(None)]
+        raise ValueError(
+            f"the model answers a class that its schema does not have: {stranger!r:.80}"
+        )
+
+    def _place(self, label: Any) -> int | None:
         for place, text in enumerate(self._classes):
-            if text == label or text == str(label):
+            if text == str(label):
                 return place
             with contextlib.suppress(ValueError, TypeError):
                 if self._class_kind in ("integer", "number") and float(text) == float(label):
                     return place
                 if self._class_kind == "boolean" and _truth(text) == _truth(label):
                     return place
-        raise ValueError(f"the model answers a class that its schema does not have: {label!r:.80}")
+        return None
+
+
+def _labels(array: Any) -> list[Any]:
+    import numpy as np
+
+    return np.asarray(array).reshape(-1).tolist()
 
 
 def _truth(value: Any) -> bool:
