@@ -19,7 +19,10 @@ class Column:
     nullable: bool = False
     """Whether training had missing values here: then a missing one is answered, else refused."""
     categories: tuple[str, ...] = ()
-    """Of a category: the values training had, in the file's spelling. Others are new, answered and counted."""
+    """Of a category: the values training had, in the file's spelling. Others are new, answered and counted.
+
+    Of a boolean: the file's two spellings, false first, where requests may use them too; empty: true and false alone.
+    """
     format: str = ""
     """Of a date: a strptime format; empty: ISO 8601."""
 
