@@ -86,8 +86,7 @@ def pack(
     folder.mkdir(parents=True, exist_ok=True)
     notes = [note] if note else []
 
-    rows = features if heldout_features.empty else _together(features, heldout_features)
-    graph, path, parity, refused = _convert(model, schema, rows)
+    graph, path, parity, refused = _convert(model, schema, features, heldout_features)
     if graph is not None:
         flavour: Literal["onnx", "native"] = "onnx"
         write_atomic(folder / MODEL_ONNX, graph)
@@ -101,9 +100,7 @@ def pack(
             )
         shutil.copyfile(model_file, folder / MODEL_PICKLE)
         if code is not None and code.is_dir():
-            shutil.copytree(
-                code, folder / CODE, dirs_exist_ok=True, ignore=_no_code, symlinks=False
-            )
+            _copy_code(code, folder / CODE)
 
     lock = environment.lock()
     described = environment.describe(lock)
@@ -152,16 +149,23 @@ def pack(
 
 
 def _convert(
-    model: Any, schema: Schema, rows: pd.DataFrame
+    model: Any, schema: Schema, features: pd.DataFrame, heldout_features: pd.DataFrame
 ) -> tuple[bytes | None, str, probes.Parity | None, str]:
     """The first graph that agrees, its path and its parity; else why there is none."""
     reasons: list[str] = []
-    nullable = probes.missing_in(rows, schema)
+    nullable = probes.missing_in(features, schema)
     nullable |= {
         f.name
         for f in schema.features
         if any(c.name == f.column and c.nullable for c in schema.inputs)
     }
+    # A row that the server refuses is no question.
+    whole = [f.name for f in schema.features if f.name not in nullable]
+    lacking: Any = heldout_features[whole]
+    is_asked = ~(lacking.isna() | (lacking == "")).any(axis=1).to_numpy()
+    rows = features
+    if is_asked.any():
+        rows = _together(features, heldout_features.loc[is_asked])
     try:
         for attempt in attempts(model, schema):
             try:
@@ -218,7 +222,7 @@ def _ask(model: Any, features: pd.DataFrame, schema: Schema) -> Any:
     return scores
 
 
-def _together(*frames: pd.DataFrame) -> pd.DataFrame:
+def _together(*frames: Any) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat(frames, ignore_index=True)

@@ -99,9 +99,7 @@ def _outputs(scores: Any, schema: Schema) -> dict[str, Any]:
     import numpy as np
 
     output = schema.output
-    rounded = np.array([float(f"{x:.{DIGITS}g}") for x in np.ravel(scores)]).reshape(
-        np.shape(scores)
-    )
+    rounded = _rounded(scores)
     if output.task == "regression":
         return _number(rounded[:, 0])
     if output.task == "binary" and rounded.shape[1] == 2:
@@ -120,3 +118,11 @@ def _outputs(scores: Any, schema: Schema) -> dict[str, Any]:
         # Of the positive class; of several classes, of the one that was answered.
         "scores": {"edges": bins["edges"], "counts": bins["counts"]},
     }
+
+
+def _rounded(scores: Any) -> Any:
+    import numpy as np
+
+    return np.array(
+        [[float(f"{x:.{DIGITS}g}") for x in row] for row in np.asarray(scores).tolist()]
+    )
