@@ -125,12 +125,13 @@ class Bench:
         model: str = "wine",
         fails_above: float | None = None,
         estimator: Any = None,
+        onnx: bytes | None = None,
     ) -> str:
         """Make and sign a bundle; its digest."""
         folder = self.state / "bundles" / f"making-{constant}"
         folder.mkdir()
         if estimator is None:
-            data = graph(
+            data = onnx or graph(
                 constant,
                 len(schema.features),
                 classes=len(schema.output.classes),
