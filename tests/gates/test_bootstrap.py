@@ -105,3 +105,11 @@ def test_a_candidate_that_is_as_good_passes_where_the_rows_can_show_it():
         )
         n_passed += judge_champion({"champion": found}, settings).answer is Answer.ACCEPT
     assert n_passed >= 36
+
+
+def test_twenty_right_answers_do_not_prove_that_all_are():
+    y = np.ones(20, dtype=int)
+    lower, upper = metric_interval(ACCURACY, Answers(y, y, None, 2), confidence=0.95, seed=0)
+    # Wilson (1927) for 20 of 20: 20 / (20 + 1.96 ** 2).
+    assert lower == pytest.approx(20 / (20 + stats.norm.ppf(0.975) ** 2))
+    assert upper == 1.0

@@ -1,5 +1,6 @@
 """Version numbers and what became of each, folded from the ledger's entries."""
 
+from gyrostat.registry import versions
 from gyrostat.registry.versions import Status, fold
 from gyrostat.terms import Entry
 
@@ -59,7 +60,7 @@ def test_a_version_has_its_run_snapshot_and_approver():
     story = Story()
     entry = story.offer("aa", run=7)
     story.say("staging_started", "aa", entry).say("staging_passed", "aa", entry)
-    story.say("approval_asked", "aa", entry).say("approved", "aa", entry, actor="kim")
+    story.say("approval_asked", "aa", entry).say("approved", "aa", entry, detail={"by": "kim"})
     story.say("promoted", "aa", entry)
     (version,) = story.versions.all
     assert (version.ref, version.bundle, version.run, version.snapshot) == (
@@ -120,17 +121,36 @@ def test_a_rollback_by_hand_and_back_again():
 
 
 def test_a_rollback_to_a_named_version():
-    story = Story().release("aa").release("bb").release("cc").say("rolled_back", "cc", to="aa")
+    story = (
+        Story()
+        .release("aa")
+        .release("bb")
+        .release("cc")
+        .say("rolled_back", "cc", detail={"to": "aa"})
+    )
     assert story.statuses == ["champion", "retired", "rolled_back"]
     assert story.versions.champion == 1
 
 
-def test_a_rollback_of_the_champion_sets_the_candidate_aside():
+def test_a_candidate_that_is_set_aside_is_staged_again_under_its_number():
     story = Story().release("aa").release("bb")
     entry = story.offer("cc")
-    story.say("staging_started", "cc", entry).say("rolled_back", "bb")
-    assert story.statuses == ["champion", "rolled_back", "superseded"]
+    story.say("staging_started", "cc", entry, outputs=["version/wine/3"]).say("rolled_back", "bb")
+    assert story.statuses == ["champion", "rolled_back", "queued"]
+    story.say("resumed").say("staging_started", "cc", entry, outputs=["version/wine/3"])
+    assert story.statuses == ["champion", "rolled_back", "staging"]
+    story.say("held", "cc", entry)
+    assert story.statuses[2] == "queued"
     assert story.versions.candidate == 0
+
+
+def test_an_end_of_another_offer_of_the_same_bundle_is_not_the_candidates():
+    story = Story().release("aa")
+    entry = story.offer("bb")
+    story.say("staging_started", "bb", entry).say("shadow_started", "bb", entry)
+    again = story.offer("bb")
+    story.say("superseded", "bb", again)
+    assert story.statuses == ["champion", "canary"]
 
 
 def test_an_offer_that_is_turned_away_at_the_door_has_no_number():
@@ -140,9 +160,14 @@ def test_an_offer_that_is_turned_away_at_the_door_has_no_number():
     assert story.statuses == ["champion"]
 
 
-def test_folding_further_is_folding_anew():
-    story = Story().release("aa").release("bb").say("rolled_back", "bb")
-    for n in range(len(story.entries)):
-        before = fold("wine", story.entries[:n])
-        assert before.champion in (0, *(v.number for v in before.all))
-    assert fold("wine", story.entries) == story.versions
+def test_what_production_itself_writes_is_read():
+    from gyrostat.rollout import production
+    from gyrostat.rollout.states import TRANSITIONS
+
+    written = {kind for _, kind in TRANSITIONS}
+    read = {"staging_started", "promoted", "held", "rolled_back", "resumed", "champion_regressed"}
+    read |= set(versions._ENDS) | set(versions._STEPS)
+    # Kinds that say nothing about a version; a new one has to be placed on either side.
+    silent = {"staging_passed", "staging_lost", "overdue", "told"}
+    assert written <= read | silent
+    assert read - {"rejected"} <= production.KINDS

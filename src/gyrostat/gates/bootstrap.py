@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gyrostat.gates.metrics import Answers, Metric
+from gyrostat.stats.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +29,13 @@ def metric_interval(
     Args:
         confidence: Such as 0.95: 2.5 % of resamples lie below, 2.5 % above.
     """
-    values = resampled(metric, [metric.rows(answers)], seed=seed)[0]
-    return percentiles(values, confidence)
+    rows = metric.rows(answers)
+    bounds = percentiles(resampled(metric, [rows], seed=seed)[0], confidence)
+    if bounds is None or metric.name != "accuracy":
+        return bounds
+    # Where every row is right, every resample is too, and the bootstrap would be sure of what 20 rows cannot show.
+    lower, upper = wilson_interval(int(rows.sum()), len(rows), alpha=1 - confidence)
+    return min(bounds[0], lower), max(bounds[1], upper)
 
 
 def difference_interval(

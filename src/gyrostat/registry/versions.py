@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from gyrostat.ports import Ledger
 from gyrostat.terms import Entry, Ref
@@ -31,13 +32,14 @@ class Status(StrEnum):
     REFUSED = "refused"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
+    QUEUED = "queued"
+    """Set aside by a hold or a rollback; it is staged again, under the same number."""
     REGRESSED = "regressed"
     """Taken back by the loop; it comes back only if a person says so."""
     ROLLED_BACK = "rolled_back"
     """Taken off by a person."""
 
 
-OVER = frozenset({Status.FAILED, Status.REFUSED, Status.EXPIRED, Status.SUPERSEDED})
 _ENDS = {
     "staging_failed": Status.FAILED,
     "expired": Status.EXPIRED,
@@ -66,6 +68,8 @@ class Version:
     """Ref of the run that made it."""
     snapshot: str
     """Id of the snapshot that it was trained on."""
+    offer: str
+    """The event that offered it (`production/<model>#<seq>`); the same bundle may be offered twice."""
     status: Status
     created_at: float
     champion_since: float | None = None
@@ -98,7 +102,7 @@ class Versions:
 
     def number(self, number: int) -> Version | None:
         """The version with this number."""
-        return self.all[number - 1] if 0 < number <= len(self.all) else None
+        return next((v for v in self.all if v.number == number), None)
 
     def of_bundle(self, bundle: str) -> Version | None:
         """The newest version that is this bundle."""
@@ -129,19 +133,21 @@ def take(v: Versions, entry: Entry) -> Versions:
     if kind == "staging_started":
         return _start(v, entry, bundle)
     if kind in _STEPS and v.candidate:
-        by = entry.actor if kind == "approved" else ""
+        by = str(_detail(entry, "by")) if kind == "approved" else ""
         return _set(v, v.candidate, _STEPS[kind], entry, approved_by=by)
     if kind == "promoted":
         return _promote(v, v.candidate, entry)
-    if kind in _ENDS and _is_candidate(v, bundle):
+    if kind in _ENDS and _is_candidate(v, entry):
         ended = _set(v, v.candidate, _ENDS[kind], entry)
         if kind == "regressed":
             ended = _forget(ended, bundle)
         return replace(ended, candidate=0)
     if kind == "champion_regressed" and v.champion:
         return _back(_set(v, v.champion, Status.REGRESSED, entry), entry)
+    if kind == "held" and v.candidate:
+        return replace(_set(v, v.candidate, Status.QUEUED, entry), candidate=0)
     if kind == "rolled_back":
-        return _roll_back(v, entry, bundle)
+        return _roll_back(v, entry)
     if kind == "resumed" and entry.outputs:
         back = v.of_bundle(entry.outputs[0])
         return _promote(v, back.number, entry) if back else v
@@ -149,19 +155,32 @@ def take(v: Versions, entry: Entry) -> Versions:
 
 
 def _start(v: Versions, entry: Entry, bundle: str) -> Versions:
-    offer_entry = entry.inputs[1] if len(entry.inputs) > 1 else ""
-    offer = v.offers.get(offer_entry) or v.offers.get(bundle) or {}
+    name = entry.inputs[1] if len(entry.inputs) > 1 else ""
+    offer = v.offers.get(name) or v.offers.get(bundle) or {}
+    number = _number(entry) or len(v.all) + 1
+    if v.number(number):
+        return replace(_set(v, number, Status.STAGING, entry), candidate=number)
     made = Version(
         v.model,
-        len(v.all) + 1,
+        number,
         bundle,
         offer.get("run", ""),
         offer.get("snapshot", ""),
+        name,
         Status.STAGING,
         entry.at,
         entries=(entry.position,),
     )
-    return replace(v, all=(*v.all, made), candidate=made.number)
+    return replace(v, all=(*v.all, made), candidate=number)
+
+
+def _number(entry: Entry) -> int:
+    """The number that the ledger gave: it stands among the outputs as `version/<model>/<n>`."""
+    for output in entry.outputs:
+        kind, _, rest = output.partition("/")
+        if kind == "version":
+            return int(rest.rpartition("/")[2])
+    return 0
 
 
 def _promote(v: Versions, number: int, entry: Entry) -> Versions:
@@ -181,12 +200,13 @@ def _promote(v: Versions, number: int, entry: Entry) -> Versions:
     )
 
 
-def _roll_back(v: Versions, entry: Entry, bundle: str) -> Versions:
-    """A candidate is taken off; or the champion, and what was on its way goes back to the queue as an offer."""
-    if _is_candidate(v, bundle):
+def _roll_back(v: Versions, entry: Entry) -> Versions:
+    """A candidate in traffic is taken off; or the champion, and what was on its way waits again."""
+    candidate = v.number(v.candidate)
+    if candidate and candidate.status is Status.CANARY and _is_candidate(v, entry):
         return replace(_set(v, v.candidate, Status.ROLLED_BACK, entry), candidate=0)
-    if v.candidate:
-        v = replace(_set(v, v.candidate, Status.SUPERSEDED, entry), candidate=0)
+    if candidate:
+        v = replace(_set(v, candidate.number, Status.QUEUED, entry), candidate=0)
     if not v.champion:
         return v
     return _back(_set(v, v.champion, Status.ROLLED_BACK, entry), entry)
@@ -194,7 +214,7 @@ def _roll_back(v: Versions, entry: Entry, bundle: str) -> Versions:
 
 def _back(v: Versions, entry: Entry) -> Versions:
     """To the champion before, or to the bundle that the entry names under `to`."""
-    named = v.of_bundle(str(entry.body.get("to", "")))
+    named = v.of_bundle(str(_detail(entry, "to")))
     number = named.number if named else v.previous
     if v.previous and v.previous != number:
         v = _set(v, v.previous, Status.RETIRED, None)
@@ -210,9 +230,16 @@ def _forget(v: Versions, bundle: str) -> Versions:
     return replace(_set(v, before.number, Status.REGRESSED, None), previous=0)
 
 
-def _is_candidate(v: Versions, bundle: str) -> bool:
+def _is_candidate(v: Versions, entry: Entry) -> bool:
+    """Whether the entry is about the candidate: its bundle, and where the entry names the offer, that offer."""
     candidate = v.number(v.candidate)
-    return candidate is not None and candidate.bundle == bundle
+    if candidate is None or not entry.inputs or candidate.bundle != entry.inputs[0]:
+        return False
+    return len(entry.inputs) < 2 or not candidate.offer or entry.inputs[1] == candidate.offer
+
+
+def _detail(entry: Entry, name: str) -> Any:
+    return (entry.body.get("detail") or {}).get(name) or ""
 
 
 def _set(
@@ -224,7 +251,7 @@ def _set(
     champion_since: float | None = None,
     approved_by: str = "",
 ) -> Versions:
-    old = v.all[number - 1]
+    at, old = next((i, one) for i, one in enumerate(v.all) if one.number == number)
     is_good = status in (Status.CHAMPION, Status.CANARY, Status.APPROVED)
     new = replace(
         old,
@@ -234,4 +261,4 @@ def _set(
         cause="" if is_good else str(entry.body.get("cause", "")) if entry else old.cause,
         entries=(*old.entries, entry.position) if entry else old.entries,
     )
-    return replace(v, all=(*v.all[: number - 1], new, *v.all[number:]))
+    return replace(v, all=(*v.all[:at], new, *v.all[at + 1 :]))

@@ -93,11 +93,6 @@ def pack(
         scores = probes.runner(graph, schema)(features)
     else:
         flavour = "native"
-        if note:
-            raise JobError(
-                f"{note[:1].upper()}{note[1:]}, which a model that is served natively ({refused}) cannot be: "
-                "train on the target as it is given. Nothing was packed."
-            )
         shutil.copyfile(model_file, folder / MODEL_PICKLE)
         if code is not None and code.is_dir():
             _copy_code(code, folder / CODE)
