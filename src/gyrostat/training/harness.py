@@ -1,0 +1,193 @@
+"""Runs a user's training in a process of its own. Standard library only, so that `train.python` may name another Python.
+
+    python harness.py FOLDER      reads FOLDER/train-spec.json; leaves model.pkl and train.json, or failure.json
+
+Both styles work: a function `module:function` (frame, params) -> fitted model, and a plain script that uses mlflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import json
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+class Unfit(Exception):
+    """What came back is no model that can be used; the text says why and what is needed."""
+
+
+def main(folder: Path) -> int:
+    """Run the training of one job; 0 if a model was left behind."""
+    spec = json.loads((folder / "train-spec.json").read_text(encoding="utf-8"))
+    code = folder / "code"
+    os.chdir(code)
+    sys.path.insert(0, str(code))
+    sys.dont_write_bytecode = True
+    try:
+        if spec["style"] == "function":
+            model, record = _function(folder, spec)
+        else:
+            model, record = _script(spec)
+        _check(model, spec, folder)
+        _leave(folder, model, record)
+    except SystemExit as error:
+        cause = f"the training called sys.exit({error.code!r}); return a fitted model instead"
+    except Unfit as error:
+        cause = str(error)
+    except MemoryError:
+        cause = "the training ran out of memory"
+    except BaseException as error:  # noqa: BLE001 - whatever a user's code raises is the cause on record
+        traceback.print_exc()
+        cause = f"{type(error).__name__}: {str(error).strip()[:500]}{_where(error, code)}"
+    else:
+        return 0
+    (folder / "failure.json").write_text(json.dumps({"cause": cause}), encoding="utf-8")
+    return 1
+
+
+def _where(error: BaseException, code: Path) -> str:
+    """The last place in the user's own files."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(code):
+            return f" ({path.relative_to(code)}:{frame.lineno})"
+    return ""
+
+
+def _function(folder: Path, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    import pandas as pd
+
+    module, _, name = spec["run"].partition(":")
+    frame = pd.read_parquet(folder / "work" / "train.parquet")
+    for column in spec["texts"]:
+        frame[column] = frame[column].astype(object)
+    function = getattr(importlib.import_module(module), name, None)
+    if not callable(function):
+        raise Unfit(f"{spec['run']}: there is no function {name!r} in {module}")
+    params = dict(spec["params"])
+    model = function(frame, params | {"target": spec["target"], "task": spec["task"]})
+    return model, {"style": "function", "params": params, "metrics": {}, "mlflow_run": ""}
+
+
+def _script(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    captured: dict[str, Any] = {}
+    sys.meta_path.insert(0, _MlflowHook(captured))
+    runpy.run_path(spec["run"], run_name="__main__")
+    if "model" not in captured:
+        raise Unfit(
+            f'{spec["run"]} logged no model: call mlflow.sklearn.log_model(model, "model") in it'
+        )
+    record = {"style": "script", "params": {}, "metrics": {}, "mlflow_run": captured.get("run", "")}
+    if record["mlflow_run"]:
+        import mlflow
+
+        data = mlflow.get_run(record["mlflow_run"]).data
+        record["params"], record["metrics"] = dict(data.params), dict(data.metrics)
+    return captured["model"], record
+
+
+class _MlflowHook(importlib.abc.MetaPathFinder):
+    """Wraps `mlflow.sklearn.log_model` when the script imports it, so that an unmodified script works and is seen."""
+
+    def __init__(self, captured: dict[str, Any]) -> None:
+        self.captured = captured
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """Let the others find it, and wrap what they load."""
+        if name != "mlflow.sklearn":
+            return None
+        sys.meta_path.remove(self)
+        found = importlib.util.find_spec(name)
+        if found is None or found.loader is None:
+            return None
+        loader, captured = found.loader, self.captured
+
+        class Wrapping(importlib.abc.Loader):
+            def create_module(self, spec: Any) -> Any:
+                return loader.create_module(spec)
+
+            def exec_module(self, module: Any) -> None:
+                loader.exec_module(module)
+                module.log_model = _seen(module.log_model, captured)
+
+        found.loader = Wrapping()
+        return found
+
+
+def _seen(log_model: Any, captured: dict[str, Any]) -> Any:
+    def wrapped(sk_model: Any, *args: Any, **kwargs: Any) -> Any:
+        import mlflow
+
+        captured["model"] = sk_model
+        # Guessing requirements takes seconds and asks the network; and the default format refuses forests.
+        kwargs.setdefault("pip_requirements", [])
+        kwargs.setdefault("serialization_format", "cloudpickle")
+        active = mlflow.active_run()
+        result = log_model(sk_model, *args, **kwargs)
+        if active is not None:
+            captured["run"] = active.info.run_id
+        return result
+
+    return wrapped
+
+
+def _check(model: Any, spec: dict[str, Any], folder: Path) -> None:
+    """Whether this is a fitted model that predicts rows of this table."""
+    what = spec["run"]
+    if model is None:
+        raise Unfit(f"{what} returned None; a fitted model is needed (forgot `return model`?)")
+    if not callable(getattr(model, "predict", None)):
+        raise Unfit(
+            f"{what} returned {type(model).__name__}, which has no predict(); a fitted scikit-learn model is needed"
+        )
+    import pandas as pd
+
+    frame = pd.read_parquet(folder / "work" / "sample.parquet")
+    for column in spec["texts"]:
+        frame[column] = frame[column].astype(object)
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None:
+        lacking = [n for n in names if n not in frame.columns]
+        if lacking:
+            raise Unfit(
+                f"{what}: the model was fitted on columns that requests do not have: {', '.join(map(str, lacking[:5]))}"
+            )
+        frame = frame[list(names)]
+    elif getattr(model, "n_features_in_", frame.shape[1]) != frame.shape[1]:
+        raise Unfit(
+            f"{what}: the model wants {model.n_features_in_} columns, requests have {frame.shape[1]}: {', '.join(frame.columns)}"
+        )
+    try:
+        found = model.predict(frame)
+    except Exception as error:
+        raise Unfit(
+            f"{what}: the model cannot predict the first rows: {type(error).__name__}: {str(error)[:300]}"
+        ) from error
+    if len(found) != len(frame):
+        raise Unfit(f"{what}: the model answered {len(found)} values for {len(frame)} rows")
+
+
+def _leave(folder: Path, model: Any, record: dict[str, Any]) -> None:
+    import cloudpickle
+
+    with (folder / "model.pkl.part").open("wb") as file:
+        cloudpickle.dump(model, file)
+    (folder / "model.pkl.part").replace(folder / "model.pkl")
+    plain = {
+        k: v if isinstance(v, (int, float, str, bool)) else str(v)
+        for k, v in record["params"].items()
+    }
+    (folder / "train.json").write_text(
+        json.dumps(record | {"params": plain}, default=str), encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))
