@@ -5,6 +5,8 @@ The model is the one that tests/cases/requests/README.md describes: as a pipelin
 
 from __future__ import annotations
 
+import contextlib
+from functools import cache
 from importlib import util
 from pathlib import Path
 
@@ -148,17 +150,25 @@ def homes_graph() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def player(request, tmp_path_factory):
-    """Plays cases against a server with `homes`, in a native host or before ASGI."""
-    bench = Bench(tmp_path_factory.mktemp("homes"))
-    how = {"estimator": homes_pipeline()} if request.param == "native" else {"onnx": homes_graph()}
-    seq = bench.route(arm(bench.bundle(0.0, schema=HOMES, model="homes", **how)), model="homes")
-    server = bench.serve("homes")
-    bench.wait_for(seq, model="homes")
-    (found,) = server.ask("GET", "/status")[1]["models"]["homes"]["arms"]
-    assert (found["flavour"], found["is_inline"]) == (request.param, request.param == "onnx")
-    yield play.Player(CASES, server.address, 30, "", "homes")
-    server.close()
+def players(tmp_path_factory):
+    """Gives a player of cases against a server with `homes`: `native` in a host process, `onnx` before ASGI."""
+    with contextlib.ExitStack() as stack:
+
+        @cache
+        def player(how: str):
+            bench = Bench(tmp_path_factory.mktemp("homes"))
+            model = {"estimator": homes_pipeline()} if how == "native" else {"onnx": homes_graph()}
+            seq = bench.route(
+                arm(bench.bundle(0.0, schema=HOMES, model="homes", **model)), model="homes"
+            )
+            server = bench.serve("homes")
+            stack.callback(server.close)
+            bench.wait_for(seq, model="homes")
+            (found,) = server.ask("GET", "/status")[1]["models"]["homes"]["arms"]
+            assert (found["flavour"], found["is_inline"]) == (how, how == "onnx")
+            return play.Player(CASES, server.address, 30, "", "homes")
+
+        yield player
 
 
 def test_every_case_is_played_or_said_to_wait():
@@ -166,6 +176,6 @@ def test_every_case_is_played_or_said_to_wait():
     assert (len(PLAYED), len(waiting)) == (2 * 49 - 2, 11)
 
 
-@pytest.mark.parametrize(("player", "case"), PLAYED, indirect=["player"])
-def test_case(player, case):
-    assert player.play(case) == [], case["why"]
+@pytest.mark.parametrize(("how", "case"), PLAYED)
+def test_case(players, how, case):
+    assert players(how).play(case) == [], case["why"]
