@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 from gyrostat_runtime.log import Label, Sealed
+from gyrostat_runtime.schema import Column, Feature, Output, Schema
 from monitoring.builders import T0, a_beat, a_frame, a_known, a_label, an_id
 
+from gyrostat.monitoring.reference import Reference
 from gyrostat.monitoring.watch import RECENT, Monitor
 from gyrostat.stats.sequential import LimitTest
 from gyrostat.terms import Limit
@@ -253,3 +255,15 @@ def test_a_label_that_is_no_number_is_counted_and_does_no_harm(label):
     monitor.take_labels([a_label(frame, label)], T0 + 1)
     assert monitor.join(T0 + 1) == []
     assert monitor.counts["unusable"] == 1
+
+
+def test_booleans_are_counted_in_the_spelling_of_the_file_too_and_dates_are_left_out():
+    schema = Schema(
+        (Column("smoker", "boolean", categories=("no", "yes")), Column("day", "date")),
+        (Feature("smoker", "smoker"), Feature("day_month", "day", "month")),
+        Output("regression", "y"),
+    )
+    number = {"kind": "number", "edges": [0.0], "counts": [5, 5], "n_missing": 0}
+    columns = {"smoker": {"column": "smoker", **number}, "day_month": {"column": "day", **number}}
+    (column,) = Reference.of(schema, {"n": 10, "columns": columns}).columns
+    assert column.histogram([True, False, "yes", "no", "yes", None]) == [2, 3]

@@ -26,6 +26,8 @@ GATES = GateSettings(
     limits=(Limit("rmse", max=1.5), Limit("error_rate", max=0.05), Limit("latency_p99", max=0.05))
 )
 
+ARMS = (("old", "champion"), ("new", "candidate"))
+
 
 def latencies(n, seconds):
     return {str(bucket(seconds)): n} if n else {}
@@ -94,12 +96,25 @@ def test_it_does_not_matter_in_which_helpings_the_seconds_come(seed):
         seconds.append(
             a_second(second, n=n, errors=(0, int(rng.binomial(n[1], 0.3))), seq=2 + second // 30)
         )
+    seconds = [
+        [
+            *lines,
+            *(
+                labels(i, rng.normal(size=5) ** 2, bundle=b, arm=a, seq=2 + i // 30)
+                for b, a in ARMS
+            ),
+        ]
+        for i, lines in enumerate(seconds)
+    ]
     whole, parts = an_evidence(), an_evidence()
     whole.fold([line for second in seconds for line in second])
     while seconds:
         helping = int(rng.integers(1, 6))
         parts.fold([line for second in seconds[:helping] for line in second])
         seconds = seconds[helping:]
+        kept, parts = parts, an_evidence()
+        assert parts.resume(json.loads(json.dumps(kept.as_json(), allow_nan=False)))
+    assert whole.champion_limits() == parts.champion_limits()
     assert whole.traffic(3) == parts.traffic(3)
     assert json.loads(json.dumps(whole.traffic(3), allow_nan=False)) == whole.traffic(3)
 
@@ -201,6 +216,14 @@ def test_the_champion_s_quality_limit_is_judged_on_labels_since_its_promotion():
     assert found["broken"] >= log(1 / 0.05)
     assert found["cause"] == "quality"
     assert found["lower"] < found["value"] < found["upper"]
+
+
+def test_what_was_kept_about_another_pair_is_not_taken_over():
+    kept = an_evidence()
+    kept.fold(a_second(1, n=(50, 50)))
+    other = an_evidence(candidate="newer")
+    assert not other.resume(kept.as_json())
+    assert other.traffic(2) is None
 
 
 def test_of_routes_takes_the_arms_of_the_routes_file():

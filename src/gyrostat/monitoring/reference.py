@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Column:
     places: dict[str, int]
     counts: tuple[float, ...]
     """Of the training rows. Categories have one more bin, for new ones."""
+    words: dict[str, float] = field(default_factory=dict)
+    """Booleans: the file's spellings, which requests may use too."""
 
     @property
     def is_ordered(self) -> bool:
@@ -45,7 +47,7 @@ class Column:
         try:
             numbers = np.array(values, dtype=float)
         except (TypeError, ValueError):
-            numbers = np.array([_number(value) for value in values])
+            numbers = np.array([_number(value, self.words) for value in values])
         numbers = numbers[np.isfinite(numbers)]
         bins = np.searchsorted(self.edges, numbers, side="left")
         return np.bincount(bins, minlength=len(self.edges) + 1).tolist()
@@ -80,11 +82,17 @@ class Reference:
         columns = []
         known = found.get("columns", {})
         for feature in schema.features:
-            # Parts of dates are made on the way to the model and do not stand in the log.
+            # Parts of dates are left out: time moves by nature, and would always have drifted.
             if feature.part or feature.name not in known or feature.column not in places:
                 continue
-            if feature.column not in schema.personal:  # hashed in the log
-                columns.append(_column(feature.name, places[feature.column], known[feature.name]))
+            if feature.column in schema.personal:  # hashed in the log
+                continue
+            column = _column(feature.name, places[feature.column], known[feature.name])
+            spelled = schema.inputs[column.index]
+            if spelled.kind == "boolean":
+                words = dict(zip(spelled.categories, (0.0, 1.0), strict=False))
+                column = replace(column, words=words)
+            columns.append(column)
         if "outputs" in found:
             columns.append(_column(PREDICTION, -1, found["outputs"]))
         return cls(schema, tuple(columns), int(found.get("n", 0)))
@@ -109,8 +117,8 @@ def _column(name: str, index: int, found: dict[str, Any]) -> Column:
     return Column(name, index, None, places, (*found["counts"], 0))
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, words: dict[str, float]) -> float:
     try:
-        return float(value)
+        return words[value] if isinstance(value, str) and value in words else float(value)
     except (TypeError, ValueError):
         return float("nan")

@@ -1,13 +1,13 @@
 """From closed seconds to what decides: observation lines become `seen["traffic"]` and the champion's limits.
 
-One `Evidence` follows one pair of bundles. It can be rebuilt from the segments at any time: the batches are the seconds
-themselves, so it does not matter in how many helpings they were read. Shapes: docs/lifecycle.md.
+One `Evidence` follows one pair of bundles. It can be resumed from `as_json`, or rebuilt from the segments: the batches
+are the seconds themselves, so it does not matter in how many helpings they were read. Shapes: docs/lifecycle.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf, log, sqrt
 from typing import Any, Protocol
 
@@ -123,6 +123,54 @@ class Evidence:
             since_seq=since_seq,
             champion_since_seq=champion_since_seq,
         )
+
+    # ---- keeping
+
+    def as_json(self) -> dict[str, Any]:
+        """All that was folded, as JSON values: keep it beside the `Place` up to which lines were folded."""
+        return {
+            "pair": [self.champion, self.candidate, self.since_seq, self.champion_since_seq],
+            "last_second": self.last_second,
+            "batch": asdict(self._batch),
+            "tests": {k: [h.as_json(), p.as_json()] for k, (h, p) in self._tests.items()},
+            "means": {k: m.as_json() for k, m in self._means.items()},
+            "labels": {k: [asdict(m) for m in pair] for k, pair in self._labels.items()},
+            "counts": self._counts,
+            "served": self._served,
+            "steps": {str(seq): step for seq, step in self._steps.items()},
+            "of": {who: asdict(limits) for who, limits in self._of.items()},
+        }
+
+    def resume(self, kept: Mapping[str, Any]) -> bool:
+        """Take over what `as_json` gave; False, and nothing is taken, if it was about another pair of bundles."""
+        if kept["pair"] != [
+            self.champion,
+            self.candidate,
+            self.since_seq,
+            self.champion_since_seq,
+        ]:
+            return False
+        self.last_second = kept["last_second"]
+        self._batch = _Batch(**kept["batch"])
+        self._tests = {
+            k: (RatesTest.from_json(h), RatesTest.from_json(p))
+            for k, (h, p) in kept["tests"].items()
+        }
+        self._means = {k: MeansTest.from_json(m) for k, m in kept["means"].items()}
+        self._labels = {k: [Moments(**m) for m in pair] for k, pair in kept["labels"].items()}
+        self._counts, self._served = kept["counts"], kept["served"]
+        self._steps = {int(seq): step for seq, step in kept["steps"].items()}
+        self._of = {
+            who: _Limits(
+                limits["n"],
+                limits["errors"],
+                limits["latency"],
+                {k: LimitTest.from_json(t) for k, t in limits["tests"].items()},
+                {k: Moments(**m) for k, m in limits["losses"].items()},
+            )
+            for who, limits in kept["of"].items()
+        }
+        return True
 
     # ---- folding
 
