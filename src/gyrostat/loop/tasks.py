@@ -1,0 +1,219 @@
+"""What a worker can do: snapshot, training, pack, evaluation, staging. Each runs in a process of its own.
+
+Heavy libraries are imported here and nowhere in the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gyrostat_runtime import keys
+from gyrostat_runtime.files import write_atomic
+from gyrostat_runtime.schema import Schema
+
+from gyrostat import config
+
+
+def _settings(spec: dict[str, Any]) -> config.ModelSettings:
+    return config.stored(Path(spec["state"]), spec["declaration"]).models[spec["model"]]
+
+
+def snapshot(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """The table as it is now, and whether its checks hold."""
+    from gyrostat.data import snapshots
+
+    settings = _settings(spec)
+    record = snapshots.take(
+        Path(spec["project"]), Path(spec["state"]), spec["model"], settings.data,
+        barred=frozenset(spec["barred"]), mature_after_s=settings.monitoring.mature_after_s,
+    )  # fmt: skip
+    if record is None:
+        return {"made": ""}
+    checks = {k: v for k, v in record["checks"].items() if k != "broken"}
+    broken = [{k: b[k] for k in ("column", "rule", "rows")} for b in record["checks"]["broken"]]
+    numbers = {
+        k: record[k]
+        for k in (
+            "n_rows",
+            "n_source",
+            "n_traffic",
+            "n_train",
+            "n_heldout",
+            "passed",
+            "fingerprint",
+        )
+    }
+    return {
+        "made": record["id"],
+        **numbers,
+        "source": record["source"],
+        "checks": {**checks, "broken": broken},
+    }
+
+
+def _rows(spec: dict[str, Any]) -> tuple[Any, Schema, dict[str, Any]]:
+    from gyrostat.data import snapshots
+
+    state = Path(spec["state"])
+    record = snapshots.record(state, spec["model"], spec["snapshot"])
+    return (
+        snapshots.read(state, spec["model"], spec["snapshot"]),
+        Schema.from_json(record["schema"]),
+        record,
+    )
+
+
+def training(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """Fit on the training side; scripts find a source that holds these rows only."""
+    from gyrostat.data import frames
+    from gyrostat.data.settings import SourceSettings
+    from gyrostat.training import fit
+
+    settings = _settings(spec)
+    rows, schema, _ = _rows(spec)
+    train = rows.filter(rows["_side"] == "train")
+    raw = None
+    if fit.is_script(settings.train):
+        source: SourceSettings = settings.data.source
+        raw = (Path(source.path), _in_its_format(train, schema, source))
+    fit.prepare(
+        folder, frame=frames.features(train, schema), labels=frames.target(train, schema), schema=schema,
+        settings=settings.train, raw=raw,
+    )  # fmt: skip
+    result = fit.fit(
+        folder,
+        state=Path(spec["state"]),
+        project=Path(spec["project"]),
+        settings=settings.train,
+        environ=dict(os.environ),
+    )
+    return result | {"n_rows": train.height}
+
+
+def _in_its_format(rows: Any, schema: Schema, source: Any) -> bytes:
+    """Rows as the source has them: a script that reads the file finds the same columns in the same form."""
+    import io
+
+    names = [*(c.name for c in schema.inputs), schema.output.target]
+    table = rows.select(names)
+    buffer = io.BytesIO()
+    if source.format == "parquet":
+        table.write_parquet(buffer)
+        return buffer.getvalue()
+    frame = table.to_pandas()
+    integers = [c.name for c in schema.inputs if c.kind == "integer"]
+    target = frame[schema.output.target]
+    if schema.output.task == "regression" and (target == target.round()).all():
+        integers.append(schema.output.target)
+    for name in integers:
+        frame[name] = frame[name].astype("Int64")
+    text = frame.to_csv(index=False, sep=source.separator, decimal=source.decimal)
+    return text.encode(source.encoding)
+
+
+def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """The fitted model as a bundle; the runner signs it."""
+    import shutil
+
+    import cloudpickle
+
+    from gyrostat.data import frames
+    from gyrostat.training.pack import pack as make
+
+    settings = _settings(spec)
+    job = folder.parent / f"{spec['training_seq']}-training"
+    trained = json.loads((job / "result.json").read_bytes())
+    sys.path.insert(0, str(job / "code"))
+    with (job / "model.pkl").open("rb") as file:
+        model = cloudpickle.load(file)
+    rows, schema, record = _rows(spec)
+    train, heldout = rows.filter(rows["_side"] == "train"), rows.filter(rows["_side"] == "heldout")
+    target = folder / "bundle"
+    shutil.rmtree(target, ignore_errors=True)
+    # Dated by its snapshot: packing the same model again gives the same bytes.
+    packed = make(
+        target, name=spec["model"], model=model, model_file=job / "model.pkl", schema=schema,
+        features=frames.features(train, schema), heldout_features=frames.features(heldout, schema),
+        snapshot=record, training=trained, made_at=record["made_at"], code=job / "code", limits=settings.gates.limits,
+    )  # fmt: skip
+    return packed.as_json()
+
+
+def _session(spec: dict[str, Any], digest: str) -> Any:
+    from gyrostat_runtime.session import Session
+
+    from gyrostat.registry import bundles
+
+    state = Path(spec["state"])
+    return Session.open(bundles.path(state, digest), keys.keyring(state / "keys"), timeout_s=30.0)
+
+
+def evaluation(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """What the packed bundle answers on rows that neither it nor the champion has seen."""
+    import hashlib
+
+    from gyrostat.data import frames, snapshots
+    from gyrostat.gates.evidence import evaluate
+    from gyrostat.registry import bundles
+
+    settings, state = _settings(spec), Path(spec["state"])
+    rows, schema, _ = _rows(spec)
+    heldout, train = rows.filter(rows["_side"] == "heldout"), rows.filter(rows["_side"] == "train")
+    champion = spec.get("champion")
+    theirs, made_at = None, None
+    if champion:
+        theirs = _session(spec, champion["bundle"])
+        made_at = snapshots.record(state, spec["model"], champion["snapshot"])["made_at"]
+    candidate = _session(spec, spec["bundle"])
+    try:
+        place = bundles.path(state, spec["bundle"])
+        evidence = evaluate(
+            candidate, theirs, heldout=frames.columns_of(heldout, schema), truth=frames.target(heldout, schema),
+            train_truth=frames.target(train, schema), settings=settings.gates,
+            size_bytes=sum(f.stat().st_size for f in place.rglob("*") if f.is_file()),
+            champion_bundle=champion["bundle"] if champion else "", seen_at=heldout["_seen_at"].to_numpy(), champion_made_at=made_at,
+        )  # fmt: skip
+    finally:
+        candidate.close()
+        if theirs is not None:
+            theirs.close()
+    content = json.dumps(evidence, sort_keys=True, allow_nan=False).encode()
+    write_atomic(folder / "evidence.json", content)
+    return {"made": "evidence:" + hashlib.sha256(content).hexdigest(), "evidence": evidence}
+
+
+def staging(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """The bundle behind a real server, asked over HTTP."""
+    import hashlib
+
+    from gyrostat_runtime.rows import from_columns
+
+    from gyrostat.data import frames
+    from gyrostat.loop.staging import N_REQUESTS, stage
+
+    rows, schema, _ = _rows(spec)
+    few = rows.filter(rows["_side"] == "heldout").head(N_REQUESTS)
+    session = _session(spec, spec["bundle"])
+    try:
+        expected = session.predict(
+            from_columns(frames.columns_of(few, schema), session.schema)
+        ).values
+    finally:
+        session.close()
+    report = stage(
+        folder, state=Path(spec["state"]), model=spec["model"], bundle=spec["bundle"],
+        rows=frames.records(few, schema), expected=expected,
+    )  # fmt: skip
+    content = json.dumps(report, sort_keys=True).encode()
+    write_atomic(folder / "report.json", content)
+    return {"made": "report:" + hashlib.sha256(content).hexdigest(), **report}
+
+
+TASKS: dict[str, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {
+    "snapshot": snapshot, "training": training, "pack": pack, "evaluation": evaluation, "staging": staging,
+}  # fmt: skip

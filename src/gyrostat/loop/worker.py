@@ -1,0 +1,218 @@
+"""One job in a process of its own: the runner holds the lock, watches, ends what must end, and writes the result.
+
+    python -m gyrostat.loop.worker FOLDER --lock-fd N     the runner, started by `adapters.local`
+    python -m gyrostat.loop.worker FOLDER --child         the work itself, in a session of its own below it
+
+The runner outlives whoever started it, is the reaper of all that its child forks, and obeys the floor: jobs below it
+stop, and never start. It never opens what the child made; it signs a bundle by its bytes alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+from gyrostat_runtime import bundle, keys
+from gyrostat_runtime.errors import RuntimeFault
+from gyrostat_runtime.files import write_atomic
+
+from gyrostat.errors import GyrostatError, LedgerError, UnavailableError
+
+TASKS = "gyrostat.loop.tasks"
+LOG_BYTES = 1_000_000
+"""Of output kept at the beginning, and as many at the end."""
+TICK_S, FLOOR_S, BEAT_S = 0.1, 0.5, 1.0
+GRACE_S = 2.0
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point of both roles."""
+    folder = Path(arguments[0]).resolve()
+    if "--child" in arguments:
+        return work(folder)
+    result = Runner(folder).run()
+    write_atomic(
+        folder / "result.json", json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+    )
+    return 0
+
+
+class Runner:
+    """Keeps one child from start to end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec: dict[str, Any] = json.loads((folder / "spec.json").read_bytes())
+        limits = self.spec.get("limits") or {}
+        self.time_s: float = limits.get("time_s", 3600.0)
+        self.memory_bytes: int = limits.get("memory_bytes", 0)
+        self.cause = ""
+
+    def run(self) -> dict[str, Any]:
+        """Do the job; its result, whatever happens."""
+        if self.is_called_off():
+            return _failed("called off before it started")
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(
+                36, 1, 0, 0, 0
+            )  # PR_SET_CHILD_SUBREAPER: orphans come to us
+        signal.signal(signal.SIGTERM, self._told_to_stop)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gyrostat.loop.worker", str(self.folder), "--child"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        assert child.stdout is not None
+        reader = threading.Thread(
+            target=_keep_output, args=(child.stdout, self.folder / "stdout.log"), daemon=True
+        )
+        reader.start()
+        self._watch(child)
+        self._end_all()
+        child.wait()
+        reader.join(2.0)
+        if self.cause:
+            return _failed(self.cause)
+        return self._result(child.returncode)
+
+    def is_called_off(self) -> bool:
+        """Whether the stream has gone past this job."""
+        try:
+            return self.spec["seq"] < int((self.folder.parent / "floor").read_text())
+        except (OSError, ValueError):
+            return False
+
+    def _told_to_stop(self, _number: int, _frame: Any) -> None:
+        self.cause = "ended by a signal"
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        began = beat = asked = 0.0
+        began = time.monotonic()
+        while child.poll() is None and not self.cause:
+            now = time.monotonic()
+            if now - beat > BEAT_S:
+                (self.folder / "heartbeat").touch()
+                beat = now
+            if now - asked > FLOOR_S:
+                asked = now
+                if self.is_called_off():
+                    self.cause = "called off"
+            if now - began > self.time_s:
+                self.cause = f"it took longer than {self.time_s:g} s (train.resources.time)"
+            elif self.memory_bytes and (used := _resident()) > self.memory_bytes:
+                self.cause = f"it used {used / 1e6:,.0f} MB, more than {self.memory_bytes / 1e6:,.0f} MB (train.resources.memory)"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(TICK_S)
+
+    def _end_all(self) -> None:
+        """Nothing that was started here lives on."""
+        deadline = time.monotonic() + GRACE_S
+        while left := psutil.Process().children(recursive=True):
+            number = signal.SIGKILL if self.cause or time.monotonic() > deadline else signal.SIGTERM
+            for process in left:
+                with contextlib.suppress(psutil.Error, OSError):
+                    process.send_signal(number)
+            psutil.wait_procs(left, 0.3)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+
+    def _result(self, status: int) -> dict[str, Any]:
+        try:
+            found = json.loads((self.folder / "child.json").read_bytes())
+        except (OSError, ValueError):
+            how = f"by signal {-status}" if status < 0 else f"with status {status}"
+            return _failed(
+                f"the {self.spec['what']} ended {how} and left no result", retryable=status < 0
+            )
+        if found["status"] == "done" and self.spec["what"] == "pack":
+            try:
+                return found | self._publish()
+            except (RuntimeFault, GyrostatError, OSError) as error:
+                return _failed(f"the bundle could not be signed: {error}")
+        return found
+
+    def _publish(self) -> dict[str, Any]:
+        """Sign what the child packed, by its bytes, and put it among the bundles."""
+        from gyrostat.registry import bundles
+
+        state, packed = Path(self.spec["state"]), self.folder / "bundle"
+        if packed.is_dir():
+            bundle.sign(packed, keys.private_key(state / "keys"))
+            made = bundle.digest(packed)
+            bundles.publish(state, packed, made)
+            return {"made": made}
+        return {}
+
+
+def _failed(cause: str, *, retryable: bool = False) -> dict[str, Any]:
+    return {"status": "failed", "cause": cause, "retryable": retryable, "log": "stdout.log"}
+
+
+def _resident() -> int:
+    """Bytes of memory of everything below this process."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
+def _keep_output(stream: IO[bytes], path: Path) -> None:
+    """The first and the last part of what was printed; never more on disk or in memory."""
+    kept, tail, dropped = 0, bytearray(), 0
+    with path.open("wb", buffering=0) as file:
+        while chunk := stream.read1(65536):  # type: ignore[attr-defined]
+            if kept < LOG_BYTES:
+                part, chunk = chunk[: LOG_BYTES - kept], chunk[LOG_BYTES - kept :]
+                file.write(part)
+                kept += len(part)
+            tail += chunk
+            if len(tail) > 2 * LOG_BYTES:
+                dropped += len(tail) - LOG_BYTES
+                del tail[:-LOG_BYTES]
+        if len(tail) > LOG_BYTES:
+            dropped += len(tail) - LOG_BYTES
+            del tail[:-LOG_BYTES]
+        if dropped:
+            file.write(f"\n... {dropped:,} bytes left out ...\n".encode())
+        file.write(tail)
+
+
+def work(folder: Path) -> int:
+    """The child: do what the spec says and leave `child.json`."""
+    spec = json.loads((folder / "spec.json").read_bytes())
+    try:
+        tasks = importlib.import_module(spec.get("tasks", TASKS)).TASKS
+        result = {"status": "done", **tasks[spec["what"]](folder, spec)}
+        status = 0
+    except GyrostatError as error:
+        retryable = isinstance(error, (LedgerError, UnavailableError))
+        result, status = (
+            {**_failed(str(error), retryable=retryable), "code": error.code, "facts": error.facts},
+            1,
+        )
+    except Exception as error:  # noqa: BLE001 - the outer edge of a job: it goes on record
+        import traceback
+
+        traceback.print_exc()
+        result, status = _failed(f"{type(error).__name__}: {str(error)[:500]}"), 1
+    write_atomic(
+        folder / "child.json",
+        json.dumps(result, ensure_ascii=False, allow_nan=False, default=str).encode(),
+    )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
