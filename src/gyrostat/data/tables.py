@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +16,15 @@ from gyrostat.data.settings import SourceSettings
 from gyrostat.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    import polars
+    import polars as pl
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_LINES = 400
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-HANGUL = re.compile("[가-힣ㄱ-ㅎㅏ-ㅣ]")
+_SAMPLE_CHARACTERS = 1_000_000
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|$)")
+_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ENCODINGS = {"utf-8": "UTF-8", "utf-16": "UTF-16", "latin-1": "Latin-1"}
 
 
 @dataclass(frozen=True)
@@ -31,271 +36,440 @@ class Sniffed:
 
 
 def is_parquet(path: Path, settings: SourceSettings | None = None) -> bool:
-    """Whether the file is a Parquet table, by its declared format or its first bytes."""
+    """Whether the file is a Parquet table, by its declared format or else its first bytes."""
     if settings is not None and settings.format:
         return settings.format == "parquet"
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
 
 
-def _bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise UsageError(f"There is no file {path}. Nothing was done.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; a CSV or Parquet file is needed. Nothing was done.")
-    content = path.read_bytes()
-    if not content.strip():
-        raise DataError(f"{path.name} is empty: no header and no rows. Nothing was done.")
-    return content
-
-
-def decode(content: bytes, name: str) -> tuple[str, str]:
-    """`(text, encoding)`: UTF-8 if it is, else cp949 where that gives Korean, else Western."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16"), "utf-16"
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
-    else:
-        return text, "utf-8"
-    try:
-        korean = content.decode("cp949")
-    except UnicodeDecodeError:
-        korean = ""
-    foreign = [c for c in korean if ord(c) > 127]
-    if foreign and sum(bool(HANGUL.match(c)) for c in foreign) > 0.9 * len(foreign):
-        return korean, "cp949"
-    try:
-        return content.decode("cp1252"), "cp1252"
-    except UnicodeDecodeError:
-        return content.decode("latin-1"), "latin-1"
-
-
 def sniff(path: Path) -> Sniffed:
     """Find out how to read `path`.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: it is empty, or no table can be seen in it.
+        UsageError: there is no such file, or it is a folder.
+        DataError: it is empty or binary, or its first line holds no names.
     """
-    content = _bytes(path)
+    content = _content(path)
     if is_parquet(path):
         return Sniffed(SourceSettings(path=str(path), format="parquet"), ("Parquet",))
-    if b"\0" in content[:100_000] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path.name} holds NUL bytes: it is no text table. Nothing was done.")
-    text, encoding = decode(content, path.name)
-    notes = [
-        encoding.upper().replace("CP", "cp")
-        + (" with its mark" if content.startswith(b"\xef\xbb\xbf") else "")
-    ]
-    lines = text.splitlines(keepends=True)
-    skip = 0
-    while skip < len(lines) and (not lines[skip].strip() or lines[skip].lstrip().startswith("#")):
-        skip += 1
+    text, encoding = _decode(content, path.name)
+    notes = [_ENCODINGS.get(encoding, encoding)]
+    if content.startswith(b"\xef\xbb\xbf"):
+        notes[0] += " (with its mark)"
+    lines = [m.group() for m in itertools.islice(_LINE.finditer(text), 2 * SAMPLE_LINES)]
+    while lines and not lines[-1]:
+        lines.pop()
+    skip = _junk(lines)
     if skip == len(lines):
         raise DataError(f"{path.name} holds only comments and empty lines. Nothing was done.")
+    separator = _separator(_records_of(lines[skip:], whole=len(lines) < 2 * SAMPLE_LINES))
+    skip += _titles(lines[skip:], separator)
     if skip:
-        notes.append(
-            f"lines 1 to {skip} were skipped (comments or empty); the header is line {skip + 1}"
-        )
-    sample = "".join(lines[skip : skip + SAMPLE_LINES])
-    separator = _separator(sample, is_cut=len(lines) > skip + SAMPLE_LINES)
-    notes.append(f'separated by "{separator}"' if separator != "\t" else "separated by tabs")
-    settings = SourceSettings(
-        path=str(path), encoding=encoding, separator=separator, skip_lines=skip
-    )
-    decimal, thousands = _decimal(sample, separator)
+        which = "line 1 was" if skip == 1 else f"lines 1 to {skip} were"
+        notes.append(f"{which} skipped (no part of the table); the header is line {skip + 1}")
+    notes.append("separated by tabs" if separator == "\t" else f'separated by "{separator}"')
+    settings = SourceSettings(path=str(path), encoding=encoding, separator=separator, skip_lines=skip)  # fmt: skip
+    sample = list(csv.reader(lines[skip:], delimiter=separator))
+    decimal, thousands = _decimal([cell.strip() for record in sample[1:] for cell in record])
     if decimal == ",":
-        notes.append("decimal comma" + (', "." between thousands' if thousands else ""))
+        between = f', "{thousands}" between thousands' if thousands else ""
+        notes.append("decimal comma" + between)
+    notes += _about_header(sample)
     return Sniffed(replace(settings, decimal=decimal, thousands=thousands), tuple(notes))
 
 
-def _separator(sample: str, *, is_cut: bool) -> str:
-    best: tuple[float, int, str] = (0.0, 0, ",")
-    for separator in SEPARATORS:
-        records = [r for r in csv.reader(io.StringIO(sample), delimiter=separator) if r]
-        if is_cut and len(records) > 2:
-            records.pop()
-        if not records:
-            continue
-        width = len(records[0])
-        same = sum(len(r) == width or (len(r) == width + 1 and r[-1] == "") for r in records) / len(
-            records
-        )
-        if width > 1 and (same, width) > best[:2]:
-            best = (same, width, separator)
-    return best[2]
+def read(path: Path, settings: SourceSettings) -> pl.DataFrame:
+    """All columns as text, exactly as in the file after decoding; null only for the empty field.
 
-
-def _decimal(sample: str, separator: str) -> tuple[str, str]:
-    if separator == ",":
-        return ".", ""
-    cells = [c.strip() for r in csv.reader(io.StringIO(sample), delimiter=separator) for c in r]
-    comma = [c for c in cells if re.fullmatch(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+", c)]
-    point = [
-        c
-        for c in cells
-        if re.fullmatch(r"[+-]?\d+\.\d+", c) and not re.fullmatch(r"[+-]?\d{1,3}\.\d{3}", c)
-    ]
-    if len(comma) <= len(point):
-        return ".", ""
-    return ",", "." if any("." in c for c in comma) else ""
-
-
-def read(path: Path, settings: SourceSettings) -> polars.DataFrame:
-    """All columns as text (null: an empty field), numbers in plain form (a point, no thousands).
+    Numbers with a decimal comma are the exception: they get a point and no thousands, as the rest of the house writes
+    them. Column names are trimmed, and a blank one becomes `column <n>`. Parquet values become their canonical text: numbers
+    with a point, dates in ISO 8601, booleans `True` and `False`.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: ragged lines, no header, names that stand twice, wrong encoding.
+        UsageError: there is no such file, or it is a folder.
+        DataError: no rows, ragged lines, no header, names that stand twice, wrong encoding, binary content.
     """
-    import polars as pl
-
-    content = _bytes(path)
+    content = _content(path)
     if is_parquet(path, settings):
         return _parquet(path, content)
+    _no_binary(content, path.name)
     try:
         text = content.decode("utf-8-sig" if settings.encoding == "utf-8" else settings.encoding)
     except (UnicodeDecodeError, LookupError) as error:
         raise DataError(
             f"{path.name} is not {settings.encoding}: {error}. Set data.source.encoding. Nothing was done."
         ) from error
-    if settings.skip_lines:
-        text = "".join(text.splitlines(keepends=True)[settings.skip_lines :])
+    start = sum(len(m.group()) for m in itertools.islice(_LINE.finditer(text), settings.skip_lines))
+    body = text[start:]
     try:
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=settings.separator, strict=True
-        )
-        records = [(reader.line_num, r) for r in reader if r]
+        quick = _read_quickly(body, settings)
+        names, frame = quick or _read_carefully(body, settings, path.name)
     except csv.Error as error:
         raise DataError(
             f"{path.name} cannot be read as a table: {error}. Nothing was done."
         ) from error
-    (_, header), rows = records[0], records[1:]
-    names = _names(header, path.name)
-    if not rows:
+    names = _names(names, path.name) if settings.header else names
+    if frame.height == 0:
         raise DataError(f"{path.name} has {len(names)} columns and no rows. Nothing was done.")
+    frame.columns = names
+    last = frame.columns[-1]
+    if settings.header and last == f"column {frame.width}" and frame[last].null_count() == frame.height:  # fmt: skip
+        # Header and rows alike end with a separator.
+        frame = frame.drop(last)
+    return _with_points(frame, settings) if settings.decimal == "," else frame
+
+
+# ---- bytes and text ------------------------------------------------------------------------------
+
+
+def _content(path: Path) -> bytes:
+    if not path.exists():
+        raise UsageError(f"There is no file {path}. Nothing was done.", path=str(path))
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is a folder; a CSV or Parquet file is needed. Nothing was done.",
+            path=str(path),
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}. Nothing was done.") from error
+    if not content.removeprefix(b"\xef\xbb\xbf").strip():
+        raise DataError(f"{path.name} is empty: no header and no rows. Nothing was done.")
+    return content
+
+
+def _no_binary(content: bytes, name: str) -> None:
+    at = -1 if content.startswith(_MARKS) else content.find(b"\0")
+    if at >= 0:
+        line = content.count(b"\n", 0, at) + 1
+        raise DataError(
+            f"{name} holds a NUL byte at line {line}: it is no text table. Nothing was done.",
+            line=line,
+        )
+
+
+def _decode(content: bytes, name: str) -> tuple[str, str]:
+    """`(text, encoding)`: UTF-8 if it is, else cp949 where that gives Korean, else Western."""
+    _no_binary(content, name)
+    if content.startswith(_MARKS):
+        try:
+            return content.decode("utf-16"), "utf-16"
+        except UnicodeDecodeError:
+            pass
+    try:
+        return content.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError:
+        pass
+    try:
+        korean = content.decode("cp949")
+    except UnicodeDecodeError:
+        korean = ""
+    # In Western text an accented letter stands between plain ones; read as cp949 it swallows its
+    # neighbour and gives a rare syllable or a hanja, so most of real Korean is told from it by runs of Hangul.
+    foreign = sum(len(run) for run in re.findall(r"[^\x00-\x7f]+", korean))
+    runs = sum(len(run) for run in re.findall("[가-힣]{2,}", korean))
+    if foreign and runs > 0.5 * foreign:
+        return korean, "cp949"
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise AssertionError("latin-1 reads any bytes")
+
+
+# ---- looking at the first lines ------------------------------------------------------------------
+
+
+def _junk(lines: Sequence[str]) -> int:
+    """How many lines at the top are empty or comments."""
+    for n, line in enumerate(lines):
+        if line.strip() and (not line.lstrip().startswith("#") or _is_header(lines, n)):
+            return n
+    return len(lines)
+
+
+def _is_header(lines: Sequence[str], n: int) -> bool:
+    """Whether a line that starts with `#` names columns, as in `#,price,area`."""
+    after = next((line for line in lines[n + 1 :] if line.strip()), "")
+    if not after or after.lstrip().startswith("#"):
+        return False
+    for separator in SEPARATORS:
+        names, cells = (next(csv.reader([line], delimiter=separator)) for line in (lines[n], after))
+        if 1 < len(names) == len(cells):
+            return any(map(_is_number, cells)) and not any(map(_is_number, names))
+    return False
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell.strip()) is not None
+
+
+def _records_of(lines: Sequence[str], *, whole: bool) -> dict[str, list[list[str]]]:
+    found: dict[str, list[list[str]]] = {}
+    for separator in SEPARATORS:
+        records = [r for r in csv.reader(lines[:SAMPLE_LINES], delimiter=separator) if r]
+        if (len(lines) > SAMPLE_LINES or not whole) and len(records) > 2:
+            # The cut may go through a quoted line break.
+            records.pop()
+        found[separator] = records
+    return found
+
+
+def _separator(records: dict[str, list[list[str]]]) -> str:
+    """The one that splits most lines alike, names included; only if there is none, lines above the names are allowed."""
+    for n_titles in (0, 4):
+        best: tuple[float, int, str] = (0.5, 0, "")
+        for separator, rows in records.items():
+            usual = _usual_width(rows)
+            same = sum(len(r) in (usual, usual + 1) for r in rows) / max(1, len(rows))
+            # A decimal comma, or commas in text, split rows but not the names above them.
+            is_named = any(_width(r) == usual for r in rows[: 1 + n_titles])
+            if usual > 1 and is_named and (round(same, 2), usual) > best[:2]:
+                best = (round(same, 2), usual, separator)
+        if best[2]:
+            return best[2]
+    return ","
+
+
+def _width(record: Sequence[str]) -> int:
+    """Fields without the empty one after a separator at the end of the line."""
+    return len(record) - (len(record) > 1 and record[-1] == "")
+
+
+def _usual_width(rows: Sequence[Sequence[str]]) -> int:
+    # A last column may be empty here and there, so the widest of equally usual counts.
+    widths = Counter(_width(r) for r in rows)
+    return max(widths.items(), key=lambda item: (item[1], item[0]))[0] if widths else 0
+
+
+def _titles(lines: Sequence[str], separator: str) -> int:
+    """How many lines above the names are no comments but one text alone, such as a title."""
+    if _usual_width(_records_of(lines, whole=True)[separator]) < 3:
+        return 0
+    for n, line in enumerate(lines[:5]):
+        cells = next(csv.reader([line], delimiter=separator), [])
+        if '"' in line or sum(bool(cell.strip()) for cell in cells) > 1:
+            return n
+    return 0
+
+
+def _decimal(cells: Sequence[str]) -> tuple[str, str]:
+    comma = [c for c in cells if re.fullmatch(r"[+-]?(\d+|\d{1,3}([. ]\d{3})+),\d+", c)]
+    # `1,234` alone may be a thousand as well as a decimal.
+    comma = [c for c in comma if not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", c)]
+    point = sum(
+        bool(re.fullmatch(r"[+-]?(\d+|\d{1,3}(,\d{3})+)\.\d+", c))
+        and not re.fullmatch(r"[+-]?\d{1,3}\.\d{3}", c)
+        for c in cells
+    )
+    if len(comma) <= point:
+        return ".", ""
+    return ",", next((mark for mark in ". " if any(mark in c for c in comma)), "")
+
+
+def _about_header(sample: list[list[str]]) -> list[str]:
+    header, notes = sample[0], []
+    padded = [name for name in header if name != name.strip() and name.strip()]
+    if padded:
+        notes.append(f"names were trimmed: {', '.join(repr(name) for name in padded)}")
+    rows = [r for r in sample[1:] if r]
+    if len(rows) > 1 and sum(len(r) == len(header) + 1 and r[-1] == "" for r in rows) >= len(rows) - 1:  # fmt: skip
+        notes.append("data lines end with an empty extra field, which is ignored")
+    ends = len(header) > 1 and not header[-1].strip() and all(not r[-1] for r in rows)
+    blank = [n for n, name in enumerate(header, 1) if not name.strip() and not (ends and n == len(header))]  # fmt: skip
+    notes += [f"column {n} has no name and is called 'column {n}'" for n in blank]
+    return notes
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+def _read_quickly(body: str, settings: SourceSettings) -> tuple[list[str], pl.DataFrame] | None:
+    """The fast reader, where it can be proved that it reads what the careful one would; else None."""
+    import polars as pl
+
+    body = body.replace("\r\n", "\n")
+    if not body.endswith("\n"):
+        body += "\n"
+    if '"' in body or "\r" in body or "\n\n" in body or body.startswith("\n"):
+        return None
+    head, _, rest = body.partition("\n")
+    names = head.split(settings.separator)
+    if not settings.header:
+        names, rest = [f"column {n}" for n in range(1, len(names) + 1)], body
+    # The fast reader refuses a line with too many fields, and fills up one with too few in silence: with the right
+    # number of separators in all, there is neither.
+    if len(names) < 2 or not rest or rest.count(settings.separator) != rest.count("\n") * (len(names) - 1):  # fmt: skip
+        return None
+    try:
+        frame = pl.read_csv(
+            rest.encode(), has_header=False, separator=settings.separator, quote_char=None,
+            infer_schema=False, schema={f"c{n}": pl.String for n in range(len(names))},
+        )  # fmt: skip
+    except pl.exceptions.PolarsError:
+        return None
+    return (names, frame) if frame.height == rest.count("\n") else None
+
+
+def _read_carefully(
+    body: str, settings: SourceSettings, file: str
+) -> tuple[list[str], pl.DataFrame]:
+    import polars as pl
+
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=settings.separator, strict=True)
+    records: list[list[str]] = []
+    lines: list[int] = []
+    before = 0
+    try:
+        for record in reader:
+            if record:
+                records.append(record)
+                lines.append(before + 1 + settings.skip_lines)
+            before = reader.line_num
+    except csv.Error as error:
+        line = before + 1 + settings.skip_lines
+        raise csv.Error(f"line {line}: {error}") from error
+    if settings.header:
+        names, records, lines = records[0], records[1:], lines[1:]
+    else:
+        names = [f"column {n}" for n in range(1, len(records[0]) + 1)]
     width = len(names)
-    if all(len(r) == width + 1 and r[-1] == "" for _, r in rows):
-        rows = [(n, r[:-1]) for n, r in rows]
-    ragged = [(n + settings.skip_lines, len(r)) for n, r in rows if len(r) != width]
+    rows = [r[:width] if len(r) == width + 1 and r[-1] == "" else r for r in records]
+    ragged = [(line, len(r)) for line, r in zip(lines, rows, strict=True) if len(r) != width]
     if ragged:
         line, found = ragged[0]
+        hint = ""
+        if found > 1 and len(ragged) == len(rows):
+            hint = f" If line {line} is the header, set data.source.skip_lines: {line - 1}."
         raise DataError(
-            f"{path.name}: {len(ragged)} of {len(rows)} rows have not {width} fields as the header has; first at line {line}, "
-            f"which has {found}. Quote fields that hold the separator, or set data.source.separator. Nothing was done.",
-            rows=len(ragged), line=line,
-        )  # fmt: skip
-    columns = [
-        [v if v != "" else None for v in column]
-        for column in zip(*(r for _, r in rows), strict=True)
-    ]
-    frame = pl.DataFrame(
-        dict(zip(names, columns, strict=True)), schema=dict.fromkeys(names, pl.String)
-    )
-    return (
-        _plain_numbers(frame, settings) if settings.decimal == "," or settings.thousands else frame
-    )
-
-
-def has_trailing_separator(path: Path, settings: SourceSettings) -> bool:
-    """Whether data lines end with one separator more than the header has."""
-    if is_parquet(path, settings):
-        return False
-    text = decode(_bytes(path), path.name)[0]
-    lines = text.splitlines(keepends=True)[settings.skip_lines : settings.skip_lines + SAMPLE_LINES]
-    records = [
-        r for r in csv.reader(io.StringIO("".join(lines)), delimiter=settings.separator) if r
-    ]
-    return len(records) > 1 and all(
-        len(r) == len(records[0]) + 1 for r in records[1:-1] or records[1:]
-    )
-
-
-def _names(header: list[str], file: str) -> list[str]:
-    trimmed = [name.strip() for name in header]
-    values = [name for name in trimmed if name]
-    if values and all(NUMBER.fullmatch(name.replace(",", ".")) for name in values):
-        raise DataError(
-            f"The first line of {file} looks like values, not names ({', '.join(values[:5])}), so no column can be named. "
-            "Put a line of names above it. Nothing was done."
+            f"{file}: {len(ragged)} of {len(rows)} rows have another number of fields than the {width} of the header; "
+            f"the first is line {line} with {found}.{hint} Quote fields that hold the separator, or set "
+            "data.source.separator. Nothing was done.",
+            rows=len(ragged),
+            line=line,
         )
+    columns = [[v or None for v in column] for column in zip(*rows, strict=True)] or [[]] * width
+    made = {f"c{n}": pl.Series(values, dtype=pl.String) for n, values in enumerate(columns)}
+    return names, pl.DataFrame(made)
+
+
+def _with_points(frame: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
+    """Decimal commas as points, in columns that are numbers but for a few words."""
+    import polars as pl
+
+    between = re.escape(settings.thousands) if settings.thousands else ""
+    whole = rf"(?:\d{{1,3}}(?:{between}\d{{3}})+|\d+)" if between else r"\d+"
+    form = rf"^\s*[+-]?{whole}(?:,\d+)?(?:[eE][+-]?\d+)?\s*$"
+    changed = []
+    for name in frame.columns:
+        filled = frame[name].drop_nulls()
+        is_number = filled.str.contains(form)
+        # Codes such as 01.234 keep what they look like; words for missing values may stand between numbers.
+        if (
+            is_number.sum() < 0.5 * len(filled)
+            or not filled.filter(is_number).str.contains("[,.]").any()
+        ):
+            continue
+        column = pl.col(name)
+        plain = column.str.strip_chars()
+        if settings.thousands:
+            plain = plain.str.replace_all(settings.thousands, "", literal=True)
+        plain = plain.str.replace(",", ".", literal=True)
+        changed.append(pl.when(column.str.contains(form)).then(plain).otherwise(column).alias(name))
+    return frame.with_columns(changed)
+
+
+def _names(header: Sequence[str], file: str) -> list[str]:
+    trimmed = [name.strip() for name in header]
+    _no_values(trimmed, file)
     names = [name or f"column {n}" for n, name in enumerate(trimmed, 1)]
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         places = [str(n) for n, name in enumerate(names, 1) if name == twice[0]]
+        more = f" So do {len(twice) - 1} other names." if len(twice) > 1 else ""
         raise DataError(
-            f"{file} has {len(places)} columns named {twice[0]!r} (columns {', '.join(places)}). "
-            "Give each a name of its own. Nothing was done.",
+            f"{file} has {len(places)} columns named {twice[0]!r} (columns {', '.join(places)}), so none of them can be "
+            f"meant.{more} Give each a name of its own in the first line. Nothing was done.",
             columns=twice,
+        )
+    reserved = [name for name in names if name in ("_side", "_origin", "_seen_at", "_key")]
+    if reserved:
+        raise DataError(
+            f"{file} has a column named {reserved[0]!r}, which Gyrostat's own tables use. Rename it. Nothing was done."
         )
     return names
 
 
-def _plain_numbers(frame: polars.DataFrame, settings: SourceSettings) -> polars.DataFrame:
-    """Numbers as others write them; a column counts as numbers only if every value of it is one."""
-    import polars as pl
-
-    thousands = re.escape(settings.thousands)
-    group = rf"(?:\d{{1,3}}(?:{thousands}\d{{3}})+|\d+)" if settings.thousands else r"\d+"
-    form = rf"^\s*[+-]?{group}(?:{re.escape(settings.decimal)}\d+)?\s*$"
-    plain = []
-    for name in frame.columns:
-        values = frame[name].drop_nulls()
-        is_number = (
-            len(values) > 0
-            and values.str.contains(form).all()
-            and values.str.contains(re.escape(settings.decimal)).any()
+def _no_values(names: Sequence[str], file: str) -> None:
+    """Stop where the first line looks like a row: numbers that are neither counted up nor years."""
+    numbers = [name for name in names if _is_number(name)]
+    if not names or len(numbers) < 0.5 * len(names):
+        return
+    whole = [int(name) for name in numbers if name.isdecimal()]
+    is_counted = len(whole) == len(numbers) and (
+        all(b - a == 1 for a, b in itertools.pairwise(whole))
+        or (len(set(whole)) == len(whole) and all(1900 <= n <= 2100 for n in whole))
+    )
+    if not is_counted or (len(whole) == 1 and whole[0] > 1):
+        raise DataError(
+            f"The first line of {file} looks like values, not names ({', '.join(names[:5])}), so no column can be named. "
+            "Put a line of names above it. Nothing was done."
         )
-        if is_number:
-            column = pl.col(name).str.strip_chars()
-            if settings.thousands:
-                column = column.str.replace_all(settings.thousands, "", literal=True)
-            plain.append(column.str.replace(settings.decimal, ".", literal=True))
-    return frame.with_columns(plain)
 
 
-def _parquet(path: Path, content: bytes) -> polars.DataFrame:
+# ---- Parquet -------------------------------------------------------------------------------------
+
+
+def _parquet(path: Path, content: bytes) -> pl.DataFrame:
     import polars as pl
 
     try:
         frame = pl.read_parquet(io.BytesIO(content))
-    except Exception as error:  # polars raises several kinds, and pyo3 panics are among them
+    except BaseException as error:  # a panic inside the reader is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        first = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}. Nothing was done."
+            f"{path.name} cannot be read as Parquet: {first}. Nothing was done."
         ) from error
+    names = _names(frame.columns, path.name)
     if frame.height == 0:
         raise DataError(f"{path.name} has {frame.width} columns and no rows. Nothing was done.")
+    frame.columns = names
     return frame.select([_as_text(frame[name]) for name in frame.columns])
 
 
-def _as_text(column: Any) -> Any:
+def _as_text(column: pl.Series) -> pl.Series:
     import polars as pl
 
     kind = column.dtype
-    if kind == pl.Boolean:
+    texts: list[Any]
+    if kind == pl.Boolean or kind.is_decimal():
+        # A decimal is exact, and reads as the number it is.
         texts = [None if v is None else str(v) for v in column.to_list()]
-    elif kind == pl.Float32:
-        texts = [
-            None if v is None or v != v else repr(float(v))
-            for v in column.cast(pl.Float64).to_list()
-        ]
-    elif kind == pl.Float64:
-        texts = [
-            None
-            if v is None or v != v
-            else (str(int(v)) if v.is_integer() and abs(v) < 2**53 else repr(v))
-            for v in column.to_list()
-        ]
-    elif kind == pl.Decimal:
-        texts = [None if v is None else repr(float(v)) for v in column.to_list()]
-    elif kind.is_temporal():
-        texts = [None if v is None else v.isoformat() for v in column.to_list()]
-    elif kind in (pl.List, pl.Struct, pl.Binary, pl.Object):
-        raise DataError(
-            f"Column {column.name!r} is {kind}; a table of plain values is needed. Nothing was done."
-        )
+    elif kind.is_float():
+        # A float32 stands for the same number that its JSON form names.
+        texts = [None if v is None or v != v else repr(float(v)) for v in column.cast(pl.Float64).to_list()]  # fmt: skip
+    elif kind.is_temporal() and kind not in (pl.Duration, pl.Time):
+        texts = _dates(column)
+    elif kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        texts = [v or None for v in column.cast(pl.String).to_list()]
     else:
-        texts = column.cast(pl.String).to_list()
+        raise DataError(
+            f"Column {column.name!r} is {kind}; a table of plain values is needed. Nothing was done.",
+            column=column.name,
+        )
     return pl.Series(column.name, texts, dtype=pl.String)
+
+
+def _dates(column: pl.Series) -> list[str | None]:
+    import polars as pl
+
+    if isinstance(column.dtype, pl.Datetime):
+        # Python knows no nanoseconds; dates have whole seconds as parts.
+        column = column.cast(pl.Datetime("us", column.dtype.time_zone))
+    return [None if v is None else v.isoformat() for v in column.to_list()]
