@@ -166,6 +166,13 @@ def test_a_label_counts_for_each_arm_that_answered_and_makes_bets_against_the_li
     }
     assert lines["champion"]["more"] == {"absolute": [3.0, 9.0]}
     assert lines["champion"]["delay_s"] == 7.0
+    assert lines["shadow"]["pair"] == {
+        "n": 1,
+        "champion": [9.0, 81.0],
+        "shadow": [4.0, 16.0],
+        "cross": 36.0,
+    }
+    assert "pair" not in lines["champion"]
     bets = lines["champion"]["bets"]["rmse"]
     assert bets["limit"] == 1.0
     direct = LimitTest(1.0).add(np.array([9.0])).log_e

@@ -189,6 +189,31 @@ def test_quality_counts_from_twenty_labels_in_each_arm_and_needs_proof():
     assert found["value"] == pytest.approx(1.0, abs=0.25)
 
 
+def test_a_shadow_s_quality_is_judged_on_the_same_rows_as_the_champion_s():
+    rng = np.random.default_rng(2)
+    verdicts = {}
+    for worse in (1.0, 1.15):
+        evidence = an_evidence()
+        for second in range(12):
+            evidence.fold(a_second(second, n=(50, 50), arm="shadow"))
+            champion = rng.normal(size=50)
+            mine = (worse * champion + 0.05 * rng.normal(size=50)) ** 2
+            old, new = (
+                labels(second, champion**2, bundle="old", arm="champion"),
+                labels(second, mine, bundle="new", arm="shadow"),
+            )
+            new["pair"] = {
+                "n": 50, "champion": [old["loss_sum"], old["loss_sq"]], "shadow": [new["loss_sum"], new["loss_sq"]],
+                "cross": float((champion**2 * mine).sum()),
+            }  # fmt: skip
+            evidence.fold([old, new])
+        verdicts[worse] = evidence.traffic(2)["guardrails"]["rmse"]
+    bar = log(1 / 0.05)
+    assert verdicts[1.0]["proof"] >= bar > verdicts[1.0]["harm"]
+    assert verdicts[1.15]["harm"] >= bar > verdicts[1.15]["proof"]
+    assert verdicts[1.15]["lower"] < 0.15 < verdicts[1.15]["upper"]
+
+
 def test_a_champion_that_breaks_a_limit_after_a_good_hour_is_called_broken_within_seconds():
     evidence = Evidence(SETTINGS, GATES, champion="old", champion_since_seq=5)
     evidence.fold(line for second in range(3600) for line in a_second(second, n=(20, 0), seq=5))

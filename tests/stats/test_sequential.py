@@ -11,6 +11,7 @@ from gyrostat.stats.sequential import (
     FACTORS,
     LimitTest,
     MeansTest,
+    Moments,
     RatesTest,
     ShiryaevRoberts,
     batch_log_e,
@@ -216,6 +217,39 @@ def test_mean_losses_that_are_alike_are_called_different_in_at_most_alpha_of_run
     assert n_proof / 400 <= three_sigma(400)
 
 
+def paired_rates(worse, correlation, n_runs):
+    """The shares of runs in which paired losses (rmse x `worse`, margin x1.05) show harm, and give proof."""
+    n_harm = n_proof = 0
+    for seed in range(n_runs):
+        rng, test, harmed, proven = (
+            np.random.default_rng(seed),
+            MeansTest(slope=1.05**2),
+            False,
+            False,
+        )
+        for _ in range(40):
+            e0 = rng.normal(size=25)
+            e1 = worse * (correlation * e0 + (1 - correlation**2) ** 0.5 * rng.normal(size=25))
+            a, b = e0**2, e1**2
+            arms = [Moments(25, float(x.sum()), float((x**2).sum())) for x in (a, b)]
+            test = test.add_pairs("1", *arms, float((a * b).sum()))
+            harmed |= test.harm >= BAR
+            proven |= test.proof >= BAR
+        n_harm += harmed
+        n_proof += proven
+    return n_harm / n_runs, n_proof / n_runs
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_pairs_at_the_margin_err_in_at_most_alpha_of_runs(correlation):
+    assert max(paired_rates(1.05, correlation, 200)) <= three_sigma(200)
+
+
+def test_pairs_that_resemble_one_another_are_told_apart_by_a_thousand_labels():
+    assert paired_rates(1.0, 0.99, 30)[1] == 1.0
+    assert paired_rates(1.1, 0.99, 30)[0] == 1.0
+
+
 def test_a_mean_is_not_judged_before_its_burn_in():
     test = MeansTest().add("1", 0, 1000, 1000.0, 1100.0).add("1", 1, 19, 1900.0, 200000.0)
     assert test.harm == test.proof == -50.0
@@ -251,6 +285,7 @@ def test_every_state_goes_through_json():
     rates = RatesTest("harm", slope=1.2, offset=0.01).add(90, 1, 10, 1)
     limit = LimitTest(0.02).add_counts(10, 1)
     means = MeansTest(1.1).add("4", 1, 30, 31.0, 40.0)
+    means = means.add_pairs("3", Moments(2, 1.0, 1.0), Moments(2, 3.0, 5.0), 2.0)
     for state in (rates, limit, means):
         again = type(state).from_json(json.loads(json.dumps(state.as_json(), allow_nan=False)))
         assert again == state

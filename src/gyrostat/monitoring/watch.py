@@ -7,7 +7,8 @@ A second is closed when every living writer has said everything before its end. 
 {"second", "routes_seq", "bundle", "arm", "n", "rows", "errors", "slow", "latency": {bin: n}, "new": {col: n},
  "missing": {col: n}, "hist": {feature: [n, ...]}, "outputs": [n, ...]}
 {"second", "labelled_second", "routes_seq", "bundle", "arm", "n_labels", "loss": "squared"|"miss", "loss_sum", "loss_sq",
- "hits", "more": {loss: [sum, sum of squares]}, "bets": {metric: {"limit", "logs": [...]}}, "delay_s"}
+ "hits", "more": {loss: [sum, sum of squares]}, "bets": {metric: {"limit", "logs": [...]}}, "delay_s",
+ and of a shadow "pair": {"n", "champion": [sum, squares], "shadow": [sum, squares], "cross": sum of products}}
 ```
 `latency` bins are those of `stats.histograms`; `bets` are the bets of `stats.sequential.LimitTest`.
 """
@@ -43,6 +44,9 @@ MOST_WAITING = 50_000
 MOST_FED = 200_000
 
 Key = tuple[int, int, str, str]
+_Answer = tuple[Any, float]
+_Pair = tuple[Any, Any, float, float, "_Answer | None"]
+"""Label, answer, score, delay, and of a shadow the champion's answer to the same row."""
 
 
 @dataclass(slots=True)
@@ -297,7 +301,7 @@ class Monitor:
         while self._waiting and self._waiting[0][0] <= now:
             _, _, label, since = heapq.heappop(self._waiting)
             ready.append((_row_id(label.id), label, since))
-        pairs: dict[Key, list[tuple[Any, Any, float, float]]] = {}
+        pairs: dict[Key, list[_Pair]] = {}
         for row, label, since in ready:
             if row in self._fed:
                 same = self._fed[row] == spelling(label.label)
@@ -326,7 +330,7 @@ class Monitor:
         seen: list[_Seen],
         number: int,
         label: Label,
-        pairs: dict[Key, list[tuple[Any, Any, float, float]]],
+        pairs: dict[Key, list[_Pair]],
     ) -> None:
         is_matched = False
         for s in seen:
@@ -336,13 +340,12 @@ class Monitor:
             score = s.scores[number] if number < len(s.scores) else float("nan")
             delay = max(0.0, label.at - s.at)
             key = (int(s.at), s.routes_seq, s.bundle, s.arm)
-            pairs.setdefault(key, []).append((label.label, s.outputs[number], score, delay))
+            beside = _beside(s, seen, number) if s.arm == "shadow" else None
+            pairs.setdefault(key, []).append((label.label, s.outputs[number], score, delay, beside))
         if not is_matched:  # the model had failed: there is nothing to compare
             self.counts["unusable"] += 1
 
-    def _labels_line(
-        self, key: Key, found: list[tuple[Any, Any, float, float]], second: int
-    ) -> dict[str, Any] | None:
+    def _labels_line(self, key: Key, found: list[_Pair], second: int) -> dict[str, Any] | None:
         labelled_second, routes_seq, bundle, arm = key
         reference = self.reference(bundle)
         if reference is None:
@@ -354,7 +357,7 @@ class Monitor:
         values = losses[main]
         if not len(values):
             return None
-        delays = [delay for *_, delay in found]
+        delays = [delay for _, _, _, delay, _ in found]
         self.delays.extend(delays)
         bets = {}
         for limit in self.limits:
@@ -362,6 +365,7 @@ class Monitor:
             if known and known[0] in losses:
                 logs = bet_logs(known[1], losses[known[0]]).tolist()
                 bets[limit.metric] = {"limit": limit.bound, "logs": logs}
+        pair = _pair_sums(reference, found, main) if arm == "shadow" else None
         return {
             "second": second,
             "labelled_second": labelled_second,
@@ -377,6 +381,7 @@ class Monitor:
                 k: [float(v.sum()), float((v**2).sum())] for k, v in losses.items() if k != main
             },
             "bets": bets,
+            **({"pair": pair} if pair else {}),
             "delay_s": float(median(delays)),
         }
 
@@ -384,6 +389,39 @@ class Monitor:
 def _seen(frame: Frame) -> _Seen:
     outputs = () if frame.is_error else tuple(frame.outputs)
     return _Seen(frame.at, frame.routes_seq, frame.bundle, frame.arm, outputs, tuple(frame.scores))
+
+
+def _beside(shadow: _Seen, seen: list[_Seen], number: int) -> _Answer | None:
+    """The champion's answer to the row that a shadow answered too."""
+    for s in seen:
+        if s.arm == "champion" and s.routes_seq == shadow.routes_seq and number < len(s.outputs):
+            return s.outputs[number], s.scores[number] if number < len(s.scores) else float("nan")
+    return None
+
+
+def _pair_sums(reference: Reference, found: list[_Pair], main: str) -> dict[str, Any] | None:
+    """Sums of the main loss of champion and shadow on the rows that both answered."""
+    both = [pair for pair in found if pair[4] is not None]
+    mine = [_losses(reference, [pair])[0].get(main) for pair in both]
+    theirs = [
+        _losses(reference, [(label, beside[0], beside[1], delay, None)])[0].get(main)
+        for label, _, _, delay, beside in both
+        if beside is not None
+    ]
+    values = [
+        (float(a[0]), float(b[0]))
+        for a, b in zip(theirs, mine, strict=True)
+        if a is not None and b is not None and len(a) and len(b)
+    ]
+    if not values:
+        return None
+    champion, shadow = np.array(values).T
+    return {
+        "n": len(values),
+        "champion": [float(champion.sum()), float((champion**2).sum())],
+        "shadow": [float(shadow.sum()), float((shadow**2).sum())],
+        "cross": float((champion * shadow).sum()),
+    }
 
 
 def _row_id(id: str) -> str:
@@ -416,14 +454,12 @@ def _line(key: Key, group: _Group) -> dict[str, Any]:
     }
 
 
-def _losses(
-    reference: Reference, found: list[tuple[Any, Any, float, float]]
-) -> tuple[dict[str, np.ndarray], int]:
+def _losses(reference: Reference, found: list[_Pair]) -> tuple[dict[str, np.ndarray], int]:
     """Per-row losses by name, and how many labels cannot be compared."""
     output = reference.schema.output
     if output.task == "regression":
         errors: list[float] = []
-        for label, answer, _, _ in found:
+        for label, answer, *_ in found:
             try:
                 error = float(answer) - float(label)
             except (TypeError, ValueError):
@@ -433,7 +469,7 @@ def _losses(
         values = np.array(errors)
         return {"squared": values**2, "absolute": np.abs(values)}, len(found) - len(errors)
     miss, scores, n_bad = [], [], 0
-    for label, answer, score, _ in found:
+    for label, answer, score, *_ in found:
         if label is None or isinstance(label, (list, dict)):
             n_bad += 1
             continue

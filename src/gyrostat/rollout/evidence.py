@@ -291,8 +291,15 @@ class Evidence:
             pair = self._labels.setdefault(metric, [Moments(), Moments()])
             pair[side] = pair[side].add(found.n, found.total, found.squares)
             test = self._means.get(metric, MeansTest(slope=_loss_line(metric, margin, 0.0)[0]))
-            stratum = str(line["routes_seq"])
-            self._means[metric] = test.add(stratum, side, found.n, found.total, found.squares)
+            stratum, pair_sums = str(line["routes_seq"]), line.get("pair")
+            if line["arm"] == "shadow" and LOSS_OF[metric] == line["loss"] and pair_sums:
+                champion, shadow = (
+                    Moments(pair_sums["n"], *pair_sums[who]) for who in ("champion", "shadow")
+                )
+                test = test.add_pairs(stratum, champion, shadow, pair_sums["cross"])
+            else:
+                test = test.add(stratum, side, found.n, found.total, found.squares)
+            self._means[metric] = test
 
     def _fold_losses(self, who: str, line: Mapping[str, Any]) -> None:
         of = self._of[who]
@@ -379,7 +386,7 @@ class Evidence:
     def _quality(self, metric: str, pair: list[Moments]) -> dict[str, Any]:
         margin = self.settings.guardrails[metric]
         slope, offset = _loss_line(metric, margin, pair[0].mean)
-        test = MeansTest(slope, offset, self._means[metric].strata)
+        test = MeansTest(slope, offset, self._means[metric].strata, self._means[metric].pairs)
         size, excess, variance = test.difference()
         half = cs_margin(size, variance, alpha=self.settings.wrong_decisions) if size else inf
         base = metric_of(metric, pair[0].mean)

@@ -25,6 +25,7 @@ ADDED = (0.005, 0.02, 0.1, 0.3, 0.6)
 LOWEST = 1e-6
 FLOOR = -50.0
 """Evidence is not reported below this: JSON has no minus infinity."""
+PAIRS_BURN_IN = 50
 BURN_IN = 20
 """Samples in each arm before a mean is judged: asymptotics need them."""
 
@@ -391,6 +392,18 @@ class MeansTest:
     slope: float = 1.0
     offset: float = 0.0
     strata: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
+    pairs: dict[str, tuple[Moments, Moments, float]] = field(default_factory=dict)
+    """Losses of both arms on the same requests (shadow), and the sum of their products: far sharper than two samples."""
+
+    def add_pairs(self, stratum: str, arm0: Moments, arm1: Moments, cross: float) -> MeansTest:
+        """More losses of both arms on the same requests; they are not given to `add` besides."""
+        before = self.pairs.get(stratum, (Moments(), Moments(), 0.0))
+        both = (
+            before[0].add(arm0.n, arm0.total, arm0.squares),
+            before[1].add(arm1.n, arm1.total, arm1.squares),
+            before[2] + cross,
+        )
+        return replace(self, pairs={**self.pairs, stratum: both})
 
     def add(self, stratum: str, arm: int, n: int, total: float, squares: float) -> MeansTest:
         """More losses of one arm."""
@@ -411,7 +424,24 @@ class MeansTest:
             # small arm would prove itself good. The larger of the two, on one scale, stands for both.
             spread = max(arm1.variance, self.slope**2 * arm0.variance)
             variance += weight**2 * spread * (1 / arm1.n + 1 / arm0.n)
+        for arm0, arm1, cross in self.pairs.values():
+            if arm1.n < PAIRS_BURN_IN:
+                continue
+            d = self._differences(arm0, arm1, cross)
+            # As skewed as losses are, a few hundredths of their own variance is the least that is believed.
+            least = 0.02 * max(arm1.variance, self.slope**2 * arm0.variance)
+            size += d.n
+            excess += d.total
+            variance += d.n * max(d.variance, least)
         return (size, excess / size, variance / size) if size else (0.0, 0.0, 0.0)
+
+    def _differences(self, arm0: Moments, arm1: Moments, cross: float) -> Moments:
+        """Of arm1 - slope arm0 - offset, from the moments of both and their products."""
+        a, b, n = self.slope, self.offset, arm1.n
+        total = arm1.total - a * arm0.total - n * b
+        squares = arm1.squares + a * a * arm0.squares + n * b * b
+        squares += -2 * a * cross - 2 * b * arm1.total + 2 * a * b * arm0.total
+        return Moments(n, total, squares)
 
     @property
     def harm(self) -> float:
@@ -432,7 +462,8 @@ class MeansTest:
     def from_json(cls, value: dict[str, Any]) -> MeansTest:
         """Read what `as_json` wrote."""
         strata = {k: (Moments(**a), Moments(**b)) for k, (a, b) in value["strata"].items()}
-        return cls(value["slope"], value["offset"], strata)
+        pairs = {k: (Moments(**a), Moments(**b), c) for k, (a, b, c) in value["pairs"].items()}
+        return cls(value["slope"], value["offset"], strata, pairs)
 
 
 # ---------------------------------------------------------------- rates, exactly
