@@ -9,6 +9,7 @@ release is pinned in pyproject.toml, and `tests/serving/test_http.py` holds what
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from typing import Any
 
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gyrostat.serving.answers import Answer, Refusal, error, wire
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 
+_log = logging.getLogger(__name__)
 KEY_HEADER = b"x-gyrostat-key"
 READ_TIMEOUT_S = 60.0
 """A request that has not arrived whole after this long is given up, with its connection."""
@@ -83,7 +85,18 @@ class HotProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             body, self._hot = b"".join(self._hot), None
-            self._answer(model.answer(body, self._key))
+            try:
+                answer = model.answer(body, self._key)
+            except Exception:  # noqa: BLE001 - the outer edge: to the parser any exception is a malformed request
+                _log.exception("the server failed on a request")
+                answer = error(
+                    500,
+                    "serving.internal",
+                    "the server failed on this request",
+                    at="",
+                    request_id=secrets.token_hex(8),
+                )
+            self._answer(answer)
 
     # ---- the connection's callbacks ----
 
