@@ -12,6 +12,7 @@ from gyrostat_runtime.schema import Output
 from gyrostat_runtime.session import Session
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
 from training.tables import a_schema, a_table, as_columns, pickled, prepared, targets
 
 from gyrostat.errors import JobError
@@ -19,6 +20,14 @@ from gyrostat.terms import Limit
 from gyrostat.training.classes import align
 from gyrostat.training.pack import pack
 from gyrostat.training.reference import histograms
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small fits on a busy machine: threads that spin cost more than they help."""
+    with threadpool_limits(1):
+        yield
+
 
 SNAPSHOT = {"id": "d3f9a1c0b1c2", "n_train": 300, "n_heldout": 100, "checks": {"n_rules": 14}}
 TRAINING = {

@@ -7,7 +7,7 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import numpy_helper
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -26,10 +26,19 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC, SVR
+from threadpoolctl import threadpool_limits
 from training.tables import a_schema, a_table, prepared, targets
 
 from gyrostat.training import probes
 from gyrostat.training.onnx_convert import ConversionError, attempts
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small fits on a busy machine: threads that spin cost more than they help."""
+    with threadpool_limits(1):
+        yield
+
 
 RIGHT = [
     ("regression", RandomForestRegressor(20, random_state=0)),
@@ -133,6 +142,25 @@ def test_a_search_is_served_as_the_best_it_found():
     )
     graph, parity = first_that_agrees(model, a_schema(table, "regression"), table)
     assert graph is not None, parity
+
+
+@pytest.mark.parametrize("function", [(np.log1p, np.expm1), (np.sqrt, np.square), (np.log, np.exp)])
+def test_a_transformed_target_is_transformed_back_in_the_graph(function):
+    table, z = a_table()
+    there, back = function
+    inside = make_pipeline(StandardScaler(), RandomForestRegressor(10, random_state=0))
+    model = fitted(
+        TransformedTargetRegressor(inside, func=there, inverse_func=back), table, np.exp(z / 5)
+    )
+    graph, parity = first_that_agrees(model, a_schema(table, "regression"), table)
+    assert graph is not None, parity
+
+
+def test_a_target_scaled_by_what_has_no_counterpart_stays_native():
+    table, z = a_table(100)
+    model = fitted(TransformedTargetRegressor(Ridge(), transformer=StandardScaler()), table, z)
+    with pytest.raises(ConversionError, match="target transformed by StandardScaler"):
+        list(attempts(model, a_schema(table, "regression")))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from gyrostat.training.onnx_columns import by_position
 from gyrostat.training.onnx_refusals import refusal
 from gyrostat.training.onnx_repairs import double_trees, repaired
 from gyrostat.training.onnx_shape import NUM, group_inputs, input_name, one_output
+from gyrostat.training.onnx_target import append_inverse, inverse_of
 
 OPSET = {"": 21, "ai.onnx.ml": 3}
 """ai.onnx.ml 3 is the first that holds double thresholds and the last that skl2onnx writes reliably."""
@@ -52,38 +53,50 @@ def attempts(model: Any, schema: Schema) -> Iterator[Attempt]:
     reason = refusal(model)
     if reason:
         raise ConversionError(reason)
-    steps, estimator = _steps(model)
-    if _compares_in_double(estimator):
-        yield Attempt("exact, double trees", lambda: _exact(steps, estimator, schema, trees=True))
+    parts = _taken_apart(model)
+    if type(parts.estimator).__name__.startswith("HistGradientBoosting"):
+        # It compares in double, all other trees of scikit-learn in float32.
+        yield Attempt("exact, double trees", lambda: _graph(parts, schema, trees=True))
     else:
-        yield Attempt("exact", lambda: _exact(steps, estimator, schema))
-        yield Attempt("double", lambda: _exact(steps, estimator, schema, is_double=True))
-    if steps:
-        yield Attempt("float", lambda: _exact(steps, estimator, schema, is_float=True))
+        yield Attempt("exact", lambda: _graph(parts, schema))
+        yield Attempt("double", lambda: _graph(parts, schema, is_double=True))
+    if parts.steps:
+        yield Attempt("float", lambda: _graph(parts, schema, is_float=True))
 
 
-def _steps(model: Any) -> tuple[list[Any], Any]:
-    """Preprocessing steps and the estimator behind them, out of searches and nested pipelines."""
+@dataclass(frozen=True)
+class _Parts:
+    """A model out of its searches and nested pipelines."""
+
+    steps: list[Any]
+    estimator: Any
+    inverse: str
+    """Name of the function that leads from the estimator's answer back to the target."""
+
+
+def _taken_apart(model: Any) -> _Parts:
+    from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import Pipeline
 
     steps: list[Any] = []
+    inverse = ""
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
         elif isinstance(model, Pipeline):
             *first, (_, model) = model.steps
             steps += [step for _, step in first if step is not None and step != "passthrough"]
+        elif isinstance(model, TransformedTargetRegressor) and not inverse:
+            try:
+                inverse, model = inverse_of(model), model.regressor_
+            except NotImplementedError as error:
+                raise ConversionError(str(error)) from None
         else:
-            return steps, model
+            return _Parts(steps, model, inverse)
 
 
-def _compares_in_double(estimator: Any) -> bool:
-    return type(estimator).__name__.startswith("HistGradientBoosting")
-
-
-def _exact(
-    steps: list[Any],
-    estimator: Any,
+def _graph(
+    parts: _Parts,
     schema: Schema,
     *,
     trees: bool = False,
@@ -93,6 +106,7 @@ def _exact(
     """Steps in double (`is_float`: in float), a cast, then the estimator (`trees`, `is_double`: in double)."""
     import onnx
 
+    steps, estimator = parts.steps, parts.estimator
     with repaired(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -108,6 +122,8 @@ def _exact(
             else:
                 graph = _alone(behind, width)
                 output = f"model_{output}"
+            if parts.inverse:
+                output = append_inverse(graph, output, parts.inverse)
             group_inputs(graph, _text_flags(schema))
             one_output(graph, output, 1 if classes is None else len(classes))
             # Names that the libraries make up would give the same model another digest.

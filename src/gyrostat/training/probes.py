@@ -69,6 +69,22 @@ def compare(
         rows: Rows that the model was trained on or could be asked, at least one; columns as `schema.features`.
         nullable: Features in which a missing value is asked too; by default those in which `rows` has some.
     """
+    from threadpoolctl import threadpool_limits
+
+    # Thousands of small calls: threads that spin between them would take the processors from everybody else.
+    with threadpool_limits(1):
+        return _compare(graph, model, schema, rows, nullable, seed, n_probes)
+
+
+def _compare(
+    graph: bytes,
+    model: Any,
+    schema: Schema,
+    rows: pd.DataFrame,
+    nullable: set[str] | None,
+    seed: int,
+    n_probes: int,
+) -> Parity:
     import numpy as np
 
     run = runner(graph, schema)
