@@ -439,12 +439,15 @@ def _shown(f: Facts) -> dict[str, Any]:
         "arms": routes(f),
         "rollout_seq": f.rollout_seq if f.state in IN_TRAFFIC else 0,
         "promoted_seq": f.promoted_seq,
+        "declaration": f.declaration,
     }
 
 
 def unfit(f: Facts, offer: Offer) -> str:
-    """Why not to release it. Asked at the door and until it takes traffic, for bars come while it waits. The one place
-    where offer and bar are facts of the same stream, so the one that cannot be outrun.
+    """Why not to release it.
+
+    Asked at the door and until it takes traffic, for bars come while it waits. The one place where offer and bar are
+    facts of the same stream, so the one that cannot be outrun.
     """
     if offer.snapshot in f.barred:
         return "barred"

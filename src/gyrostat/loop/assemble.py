@@ -1,0 +1,223 @@
+"""The one place that picks adapters: the world of the loop as it really is on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gyrostat_runtime.files import write_atomic
+
+from gyrostat import config
+from gyrostat.adapters.local.workers import LocalWorkers
+from gyrostat.errors import UnavailableError
+from gyrostat.loop import run
+from gyrostat.loop.reconcile import Terms
+from gyrostat.observations import Place
+from gyrostat.observations import evidence as evidence_of
+from gyrostat.observations import read as read_observations
+from gyrostat.rollout.evidence import Evidence
+
+Current = Callable[[], config.Loaded]
+
+
+class Declarations:
+    """Settings by digest: the one in force, and those that runs and rollouts pinned."""
+
+    def __init__(self, current: Current) -> None:
+        self.current = current
+        self._kept: dict[str, config.Declaration] = {}
+
+    def model(self, name: str, digest: str = "") -> tuple[config.ModelSettings, str]:
+        """The settings of a model in the declaration `digest`, or in the one in force, and its digest.
+
+        Raises:
+            UnavailableError: the pinned declaration is not there.
+        """
+        loaded = self.current()
+        if not digest or digest == loaded.digest:
+            declaration, digest = loaded.declaration, loaded.digest
+        elif digest in self._kept:
+            declaration = self._kept[digest]
+        else:
+            try:
+                declaration = self._kept.setdefault(digest, config.stored(loaded.state, digest))
+            except OSError as error:
+                raise UnavailableError(
+                    f"The declaration {digest[:12]} that was pinned is not there: {error}"
+                ) from error
+        if name not in declaration.models:
+            raise UnavailableError(f"The model {name!r} is no longer declared; its streams wait.")
+        return declaration.models[name], digest
+
+    def terms(self) -> Terms:
+        """What the reconciler asks for each life."""
+
+        def found(stream: str, pinned: str) -> tuple[Any, str]:
+            kind, model = stream.split("/")[:2]
+            settings, digest = self.model(model, pinned)
+            match kind:
+                case "retraining":
+                    return settings.retraining, digest
+                case "run":
+                    return run.RunTerms(settings.gates), digest
+            return settings.rollout, digest
+
+        return found
+
+
+class LocalWorld:
+    """`ports.World` on one machine: jobs are processes, the router is a file, counts come from the monitor's segments."""
+
+    def __init__(self, project: Path, state: Path, declarations: Declarations) -> None:
+        self.project, self.state, self.declarations = project, state, declarations
+        self.workers = LocalWorkers(state)
+        self._evidence: dict[str, tuple[Evidence, Place, dict[str, Any]]] = {}
+
+    # ---- looking
+
+    def look(self, stream: str, what: str, key: str) -> dict[str, Any]:
+        """See `ports.World.look` and docs/lifecycle.md."""
+        seq = int(key.rpartition("#")[2])
+        if what == "receivers" and stream.startswith("run/"):
+            return {"floor": self.workers.floor(stream)}
+        if not stream.startswith("production/"):
+            return {} if what == "nothing" else self.workers.look(stream, seq, what)
+        model = stream.split("/")[1]
+        seen: dict[str, Any] = {}
+        served = self._served(model)
+        if served is not None:
+            seen["served"] = served
+        routes = self.routes(model)
+        if routes is not None and what in ("traffic", "receivers", "nothing"):
+            seen |= self._judged(model, routes, is_in_traffic=what == "traffic")
+        if what == "staging":
+            return seen | self.workers.look(stream, seq, what)
+        if what == "receivers":
+            seen["floor"] = self.workers.floor(stream)
+        return seen
+
+    def routes(self, model: str) -> dict[str, Any] | None:
+        """What was shown last."""
+        try:
+            return json.loads((self.state / "routes" / f"{model}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _served(self, model: str) -> int | None:
+        """The seq that every living server worker answers by; None while none lives."""
+        found = []
+        for path in (self.state / "routes" / f"{model}.applied").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                applied = json.loads(path.read_bytes())
+                os.kill(applied["pid"], 0)
+                found.append(applied["seq"] if applied["epoch"] == self.epoch else 0)
+        if found:
+            return min(found)
+        # Before the first routes a server that lives has applied nothing: the file is what it will read.
+        return 0 if self.routes(model) is None else None
+
+    @property
+    def epoch(self) -> int:
+        """A restore starts a new one, so that seqs may begin again."""
+        try:
+            return int((self.state / "epoch").read_text())
+        except (OSError, ValueError):
+            return 1
+
+    def _judged(self, model: str, routes: dict[str, Any], *, is_in_traffic: bool) -> dict[str, Any]:
+        """Fold what the monitor closed since the last look."""
+        settings, _ = self.declarations.model(model, routes.get("declaration", ""))
+        kept = self._evidence.get(model)
+        pair = {k: routes.get(k) for k in ("rollout_seq", "promoted_seq", "declaration")}
+        pair |= {arm["role"]: arm["bundle"] for arm in routes["arms"]}
+        if kept is None or kept[2] != pair:
+            fresh = Evidence.of_routes(
+                settings.rollout, settings.gates, routes,
+                since_seq=routes.get("rollout_seq", 0), champion_since_seq=routes.get("promoted_seq", 0),
+            )  # fmt: skip
+            kept = (fresh, Place(), pair)
+        evidence, place, _ = kept
+        lines = []
+        for line, after in read_observations(self.state / "observations" / model, place):
+            lines.append(line)
+            place = after
+        evidence.fold(lines)
+        self._evidence[model] = (evidence, place, pair)
+        seen: dict[str, Any] = {"champion": evidence.champion_limits()}
+        if is_in_traffic:
+            share = next(
+                (arm["share"] for arm in routes["arms"] if arm["role"] == "candidate"), 0.5
+            )
+            seen["traffic"] = evidence.traffic(
+                routes["seq"], share=share or 0.5, evidence=evidence_of(place)
+            )
+        return seen
+
+    # ---- acting
+
+    def start(
+        self, stream: str, what: str, key: str, inputs: tuple[str, ...], spec: dict[str, Any]
+    ) -> None:
+        """See `ports.World.start`."""
+        model, seq = stream.split("/")[1], int(key.rpartition("#")[2])
+        settings, digest = self.declarations.model(model, spec.get("declaration", ""))
+        whole = spec | {
+            "key": key, "inputs": list(inputs), "project": str(self.project), "state": str(self.state), "model": model,
+            "declaration": digest, "asked_at": time.time(),
+        }  # fmt: skip
+        if what == "training":
+            resources = settings.train.resources
+            whole["limits"] = {"time_s": resources.time_s, "memory_bytes": resources.memory_bytes}
+        if what == "evaluation":
+            whole["champion"] = self._champion(model)
+        try:
+            self.workers.start(
+                stream, seq, what, whole, project=self.project if what == "training" else None
+            )
+        except OSError as error:
+            raise UnavailableError(
+                f"The {what} of {stream} could not be started: {error}"
+            ) from error
+
+    def _champion(self, model: str) -> dict[str, Any] | None:
+        """Who answers now, for a comparison on the same rows."""
+        from gyrostat.registry import bundles
+
+        routes = self.routes(model)
+        bundle = (
+            next((arm["bundle"] for arm in routes["arms"] if arm["role"] == "champion"), "")
+            if routes
+            else ""
+        )
+        if not bundle:
+            return None
+        manifest = json.loads((bundles.path(self.state, bundle) / "manifest.json").read_bytes())
+        return {"bundle": bundle, "snapshot": manifest["snapshot"]}
+
+    def show(self, stream: str, receiver: str, seq: int, value: dict[str, Any]) -> None:
+        """See `ports.World.show`."""
+        if receiver == "workers":
+            self.workers.raise_floor(stream, seq)
+            return
+        model = stream.split("/")[1]
+        current = self.routes(model)
+        if current and current["epoch"] == self.epoch and current["seq"] >= seq:
+            return
+        routes = {
+            "model": model, "epoch": self.epoch, "seq": seq, "since": time.time(), "slow_s": None,
+            "salt": current["salt"] if current else secrets.token_hex(8), **value,
+        }  # fmt: skip
+        path = self.state / "routes" / f"{model}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomic(path, json.dumps(routes, ensure_ascii=False).encode())
+        except OSError as error:
+            raise UnavailableError(
+                f"The routes of {model} could not be written: {error}"
+            ) from error

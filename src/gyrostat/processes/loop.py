@@ -1,0 +1,135 @@
+"""Entry point of the loop: `python -m gyrostat.processes.loop --project DIR`, started by `gyrostat up`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from gyrostat import config
+from gyrostat.errors import GyrostatError
+from gyrostat.ledger.sqlite import SqliteLedger
+from gyrostat.loop.assemble import Declarations, LocalWorld
+from gyrostat.loop.declare import declare
+from gyrostat.loop.reconcile import Runner
+from gyrostat.processes import runfiles
+
+RELOAD_S, MIRROR_S = 1.0, 3.0
+POLL_S = 0.15
+
+
+class Watched:
+    """The declaration in force: read again when a file of it changes; a mistake keeps the last good one and is told."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.loaded = config.load(project)
+        self.mistake = ""
+        self._stamp, self._looked = self._files(), time.monotonic()
+
+    def _files(self) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for path in sorted((self.project / "config").glob("*.yaml")):
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                found.append((path.name, stat.st_mtime_ns, stat.st_size))
+        return tuple(found)
+
+    def has_changed(self) -> bool:
+        """Look at most each second; True when another declaration is in force now."""
+        if time.monotonic() - self._looked < RELOAD_S:
+            return False
+        self._looked = time.monotonic()
+        stamp = self._files()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            loaded = config.load(self.project)
+        except GyrostatError as error:
+            self.mistake = str(error)
+            print(f"declaration not read: {error}", file=sys.stderr)  # noqa: T201
+            return False
+        self.mistake = ""
+        changed, self.loaded = loaded.digest != self.loaded.digest, loaded
+        return changed
+
+
+class Mirror:
+    """MLflow is shown what the ledger says, by a process of its own that ends by itself; never on the way of anything."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.process: subprocess.Popen[bytes] | None = None
+        self.position, self.due = -1, 0.0
+
+    def tend(self, position: int) -> None:
+        """Start one if there is something new and none runs."""
+        if position == self.position or time.monotonic() < self.due:
+            return
+        if self.process is not None and self.process.poll() is None:
+            return
+        self.position, self.due = position, time.monotonic() + MIRROR_S
+        with (self.state / "run" / "mirror.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gyrostat.adapters.mlflow.outbox", "--state", str(self.state)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=lambda: os.nice(10),
+            )  # fmt: skip
+
+    def end(self) -> None:
+        """Let it go; what it had not shown is shown next time."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep every life until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="gyrostat.processes.loop", description=__doc__)
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--actor", default="")
+    asked = parser.parse_args(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watched = Watched(asked.project.resolve())
+    state = watched.loaded.state
+    lock = runfiles.Lock(state, "loop")
+    while not lock.take():  # one that is just ending may hold it; there is one loop a project
+        if stop.wait(0.2):
+            return 0
+    ledger = SqliteLedger(state / "ledger.db")
+    declare(ledger, watched.loaded, asked.actor)
+    declarations = Declarations(lambda: watched.loaded)
+    world = LocalWorld(watched.project, state, declarations)
+    name = f"loop-{os.getpid()}-{int(time.time())}"
+    runner = Runner(
+        ledger,
+        world,
+        declarations.terms(),
+        lambda: watched.loaded.declaration.models,
+        name,
+        poll_s=POLL_S,
+    )
+    mirror = Mirror(state)
+
+    def tick() -> bool:
+        if watched.has_changed():
+            declare(ledger, watched.loaded, asked.actor)
+        with contextlib.suppress(GyrostatError):
+            mirror.tend(ledger.position())
+        return False
+
+    runner.run(tick, stop)
+    mirror.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
