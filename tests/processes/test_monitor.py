@@ -233,3 +233,44 @@ def test_the_process_goes_on_after_kill_9_and_ends_cleanly_within_its_memory(sta
         process.stdout.close()
         server.close()
     assert totals(state)[:2] == (1500, 1500)
+
+
+def test_what_it_writes_is_what_a_rollout_is_judged_by(state, server):
+    from gyrostat.gates.settings import GateSettings
+    from gyrostat.observations import Place, evidence
+    from gyrostat.rollout.evidence import Evidence
+    from gyrostat.rollout.judge import judge
+    from gyrostat.rollout.settings import BakeSettings, RolloutSettings
+    from gyrostat.terms import Answer, Margin
+
+    settings = RolloutSettings(
+        bake=BakeSettings(10, 1.0), guardrails={"error_rate": Margin.parse("+1pp")}
+    )
+    folded = Evidence(settings, GateSettings(LIMITS), champion="b1", candidate="b2", since_seq=1)
+    watcher, place = a_watcher(state, T0), Place()
+    for second in range(4):
+        server.serve(T0 + second, 20, label_error=3.0)
+        for i in range(20):
+            at = T0 + second + 0.99 + i / 10_000
+            server.log.append(
+                Frame(
+                    server.log.next_id(at),
+                    at,
+                    1,
+                    "b2",
+                    "candidate",
+                    500,
+                    0.002,
+                    inputs=[[0.0, "a"]],
+                )
+            )
+        server.log.sync()
+        watcher.turn(T0 + second + 1.6)
+        new = list(read(state / "observations" / "wine", place))
+        folded.fold(line for line, _ in new)
+        place = new[-1][1] if new else place
+    traffic = folded.traffic(1, evidence=evidence(place))
+    judged = judge(traffic, settings, T0, T0 + 5, step=0, n_steps=2)
+    assert (judged.verdict.answer, judged.cause) == (Answer.REJECT, "errors")
+    assert folded.champion_limits()["limits"]["rmse"]["broken"] > 3
+    assert traffic["evidence"].startswith(place.chain)

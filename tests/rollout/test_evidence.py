@@ -258,3 +258,50 @@ def test_of_routes_takes_the_arms_of_the_routes_file():
     ]
     evidence = Evidence.of_routes(SETTINGS, GATES, {"arms": arms}, since_seq=2)
     assert (evidence.champion, evidence.candidate) == ("old", "new")
+
+
+def outcome(rng, *, champion_rate, candidate_rate):
+    """How a rollout of two steps ends when it is judged each second."""
+    settings = RolloutSettings(
+        bake=BakeSettings(requests=100, time_s=5.0), guardrails={"error_rate": Margin.parse("+1pp")}
+    )
+    evidence = Evidence(settings, GateSettings(), champion="old", candidate="new")
+    step, since = 0, 0
+    for second in range(120):
+        n = ((150, 50), (100, 100))[step]
+        errors = (int(rng.binomial(n[0], champion_rate)), int(rng.binomial(n[1], candidate_rate)))
+        evidence.fold(a_second(second, n=n, errors=errors, seq=2 + step))
+        traffic = evidence.traffic(2 + step)
+        verdict, _ = judge(traffic, settings, float(since), second + 1.0, step=step, n_steps=2)
+        if verdict.answer is Answer.REJECT:
+            return "regressed"
+        if verdict.answer is Answer.ACCEPT:
+            if step == 1:
+                return "promoted"
+            step, since = 1, second + 1
+    return "undecided"
+
+
+def shares(n_runs, **rates):
+    rng = np.random.default_rng(11)
+    ends = [outcome(rng, **rates) for _ in range(n_runs)]
+    return {end: ends.count(end) / n_runs for end in ("promoted", "regressed", "undecided")}
+
+
+def test_good_releases_go_out_and_are_rolled_back_no_more_often_than_promised():
+    found = shares(100, champion_rate=0.004, candidate_rate=0.004)
+    assert found["regressed"] <= 0.05 + 3 * (0.05 * 0.95 / 100) ** 0.5
+    assert found["promoted"] >= 0.8
+
+
+def test_releases_worse_by_the_margin_are_promoted_no_more_often_than_promised():
+    found = shares(50, champion_rate=0.004, candidate_rate=0.014)
+    assert found["promoted"] <= 0.05 + 3 * (0.05 * 0.95 / 50) ** 0.5
+
+
+def test_clearly_bad_releases_are_all_rolled_back():
+    assert shares(40, champion_rate=0.004, candidate_rate=0.06) == {
+        "promoted": 0,
+        "regressed": 1,
+        "undecided": 0,
+    }
