@@ -214,7 +214,7 @@ class SqliteLedger:
         with self._turn:
             rows = self.db.execute(
                 f"SELECT name, head_seq, head FROM streams WHERE {where}", args
-            ).fetchall()  # noqa: S608
+            ).fetchall()
         return [(name, seq, json.loads(head)) for name, seq, head in rows]
 
     def acquire(self, name: str, owner: str, *, ttl_s: float) -> int | None:

@@ -69,13 +69,17 @@ class Mirror:
         self.process: subprocess.Popen[bytes] | None = None
         self.position, self.due = -1, 0.0
 
-    def tend(self, position: int) -> None:
+    def tend(self, ledger: SqliteLedger) -> None:
         """Start one if there is something new and none runs."""
-        if position == self.position or time.monotonic() < self.due:
+        if time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + MIRROR_S
+        position = ledger.position()
+        if position == self.position:
             return
         if self.process is not None and self.process.poll() is None:
             return
-        self.position, self.due = position, time.monotonic() + MIRROR_S
+        self.position = position
         with (self.state / "run" / "mirror.log").open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gyrostat.adapters.mlflow.outbox", "--state", str(self.state)],
@@ -123,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         if watched.has_changed():
             declare(ledger, watched.loaded, asked.actor)
         with contextlib.suppress(GyrostatError):
-            mirror.tend(ledger.position())
+            mirror.tend(ledger)
         return False
 
     runner.run(tick, stop)

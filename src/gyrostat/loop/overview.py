@@ -1,0 +1,248 @@
+"""What is so, for people and programs: facts of the ledger and the last measurements, put together and not judged.
+
+`status`, the control room and the demo read the same picture. It costs models and open runs, not the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from gyrostat import config
+from gyrostat.ledger import times, words
+from gyrostat.loop import reconcile, run
+from gyrostat.ports import Ledger
+from gyrostat.retraining import life as retraining
+from gyrostat.rollout import production
+from gyrostat.rollout.states import IN_TRAFFIC, State
+
+STEPS = {
+    run.State.ABSENT: ("waiting", 0), run.State.OPENED: ("snapshot", 5), run.State.SNAPSHOTTED: ("training", 20),
+    run.State.TRAINED: ("packing", 50), run.State.PACKED: ("gates", 70), run.State.UNDECIDED: ("undecided", 80),
+    run.State.JUDGED: ("offered", 95), run.State.OFFERED: ("offered", 100), run.State.REJECTED: ("not released", 100),
+    run.State.FAILED: ("failed", 100), run.State.CANCELLED: ("cancelled", 100), run.State.CLOSED: ("over", 100),
+}  # fmt: skip
+
+
+def overview(
+    ledger: Ledger, state: Path, loaded: config.Loaded, *, at: float | None = None
+) -> dict[str, Any]:
+    """`{"models": {name: picture}, "position", "at"}`, JSON values; `at`: as it was then, measurements left out."""
+    moment = time.time() if at is None else at
+    models = {
+        name: _picture(ledger, state, settings, moment, is_past=at is not None)
+        for name, settings in loaded.declaration.models.items()
+    }
+    declared = ledger.tail("declaration")
+    last_change = next((e for e in reversed(declared) if e.at <= moment), None)
+    return {
+        "models": models, "position": ledger.position(), "at": times.iso(moment),
+        "declared": None if last_change is None else {
+            "by": last_change.actor, "at": times.iso(last_change.at), "loosened": last_change.body["loosened"],
+            "digest": last_change.body["digest"][:12], "entry": last_change.ref,
+        },
+    }  # fmt: skip
+
+
+def _facts(ledger: Ledger, stream: str, moment: float, *, is_past: bool) -> Any:
+    return (
+        reconcile.facts_at(ledger, stream, moment)
+        if is_past
+        else reconcile.facts_of(ledger, stream)
+    )
+
+
+def _picture(
+    ledger: Ledger, state: Path, settings: config.ModelSettings, moment: float, *, is_past: bool
+) -> dict[str, Any]:
+    model = settings.name
+    f: production.Facts = _facts(ledger, f"production/{model}", moment, is_past=is_past)
+    wanted: retraining.Facts = _facts(ledger, f"retraining/{model}", moment, is_past=is_past)
+    runs = [
+        _facts(ledger, f"run/{model}/{n}", moment, is_past=is_past)
+        for n in range(max(1, wanted.run - 4), wanted.run + 1)
+    ]
+    live = {} if is_past else _live(state, model)
+    champion = _champion(ledger, f, settings)
+    picture: dict[str, Any] = {
+        "model": model,
+        "state": str(f.state),
+        "since": times.iso(f.since) if f.since else None,
+        "version": f.champion.version if f.champion else None,
+        "champion": champion,
+        "candidate": _candidate(f),
+        "arms": production.routes(f),
+        "held": {"since": times.iso(f.since), "why": f.held_why} if f.state is State.HELD else None,
+        "needs_you": _needs_you(f, runs, settings, model),
+        "runs": [_run(r) for r in reversed(runs) if r.seq],
+        "barred": list(f.barred),
+        "limits_guessed": f.needs_person,
+        "next": _next(wanted, settings, moment),
+    }
+    picture["service"] = _service(live, settings)
+    picture["quality"] = _quality(live, settings)
+    picture["inputs"] = _inputs(live, settings)
+    picture["labels"] = live.get("labels", {})
+    picture["waits"] = _waits(f, settings, state)
+    picture["stuck"] = _stuck(state, model, f) if not is_past else ""
+    return picture
+
+
+def _live(state: Path, model: str) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((state / "observations" / model / "live.json").read_bytes())
+    return {}
+
+
+def evidence_of(ledger: Ledger, run_stream: str) -> dict[str, Any]:
+    """What the gates of a run were judged from; empty before."""
+    for entry in reversed(ledger.tail(run_stream)):
+        if entry.kind.startswith("gate_") and "evidence" in entry.body.get("seen", {}):
+            return entry.body["seen"]["evidence"]
+    return {}
+
+
+def _champion(
+    ledger: Ledger, f: production.Facts, settings: config.ModelSettings
+) -> dict[str, Any] | None:
+    if f.champion is None:
+        return None
+    evidence = evidence_of(ledger, f.champion.run)
+    metric = settings.gates.champion.metric
+    found = evidence.get("metrics", {}).get(metric)
+    limit = next((limit for limit in settings.gates.limits if limit.metric == metric), None)
+    text = ""
+    if found:
+        text = f"{metric} {words.number(found['value'])} ({words.number(found['lower'])} to {words.number(found['upper'])}"
+        text += f"; limit {limit.bound:g})" if limit else ")"
+    return {
+        "version": f.champion.version, "bundle": f.champion.bundle, "run": f.champion.run, "snapshot": f.champion.snapshot,
+        "since": times.iso(f.promoted_at) if f.promoted_at else None, "applied": f.applied >= f.routed_at > 0, "words": text,
+    }  # fmt: skip
+
+
+def _candidate(f: production.Facts) -> dict[str, Any] | None:
+    offer = f.candidate or (f.offers[-1] if f.offers else None)
+    if offer is None:
+        return None
+    return {
+        "version": offer.version or None, "bundle": offer.bundle, "run": offer.run, "state": str(f.state) if f.candidate else "waiting",
+        "share": production.share(f) if f.state in IN_TRAFFIC else 0.0, "step": f.step, "steps": list(f.steps),
+    }  # fmt: skip
+
+
+def _needs_you(
+    f: production.Facts, runs: list[run.Facts], settings: config.ModelSettings, model: str
+) -> list[dict[str, Any]]:
+    asks = []
+    if f.state is State.WAITING_APPROVAL and f.candidate and not f.answer:
+        ref = f"version/{model}/{f.candidate.version}"
+        why = (
+            "every release asks"
+            if settings.rollout.approval == "always"
+            else "a model's first release, or the first after its limits were loosened, asks"
+        )
+        asks.append(
+            {
+                "what": "approval",
+                "ref": ref,
+                "why": f"version {f.candidate.version} of {f.candidate.run} waits: {why}",
+            }
+        )
+    if f.state in IN_TRAFFIC and f.is_overdue and f.candidate and not f.answer:
+        asks.append(
+            {
+                "what": "expired",
+                "ref": f"version/{model}/{f.candidate.version}",
+                "why": f"version {f.candidate.version} has not proven itself in time",
+            }
+        )
+    if f.state is State.HELD and not f.is_resumed:
+        asks.append(
+            {
+                "what": "held",
+                "ref": model,
+                "why": f"production is held{': ' + f.held_why if f.held_why else ''}; nothing is released",
+            }
+        )
+    asks.extend(
+        {
+            "what": "undecided",
+            "ref": r.stream,
+            "why": f"{r.stream}: the held-out rows cannot decide",
+        }
+        for r in runs
+        if r.state is run.State.UNDECIDED and not r.answer
+    )
+    for ask in asks:
+        verb = "resume" if ask["what"] == "held" else "approve"
+        ask["command"] = f"gyrostat {verb} {ask['ref']}"
+    return asks
+
+
+def _run(r: run.Facts) -> dict[str, Any]:
+    step, done = STEPS[r.state]
+    ends = {
+        run.State.REJECTED: "failed", run.State.FAILED: "failed", run.State.CANCELLED: "failed", run.State.UNDECIDED: "waiting",
+        run.State.OFFERED: "passed", run.State.CLOSED: "passed",
+    }  # fmt: skip
+    mark = ends.get(r.state, "running")
+    if r.state is run.State.CLOSED and not r.bundle:
+        mark = "failed"
+    return {
+        "ref": r.stream, "state": str(r.state), "step": step, "done": done, "mark": mark, "by": r.by, "why": r.why,
+        "actor": r.actor, "since": times.iso(r.since), "opened_at": times.iso(r.opened_at) if r.opened_at else None,
+        "snapshot": r.snapshot, "bundle": r.bundle,
+    }  # fmt: skip
+
+
+def _next(f: retraining.Facts, settings: config.ModelSettings, now: float) -> dict[str, Any]:
+    terms = settings.retraining
+    recent = [at for at in f.openings if at > now - terms.budget_window_s]
+    return {
+        "triggers": list(terms.triggers), "left": max(0, terms.budget - len(recent)), "budget": terms.budget,
+        "cools_until": times.iso(f.ended_at + terms.cooldown_s) if f.run and f.ended_at + terms.cooldown_s > now else None,
+        "wanted": f.by if f.wanted else None,
+        "frees_at": times.iso(recent[0] + terms.budget_window_s) if recent else None,
+    }  # fmt: skip
+
+
+def _service(live: dict[str, Any], settings: config.ModelSettings) -> dict[str, Any]:
+    service = dict(live.get("service", {}))
+    for limit in settings.gates.limits:
+        if limit.metric == "error_rate":
+            service["error_limit"] = limit.bound
+        if limit.metric == "latency_p99":
+            service["p99_limit"] = limit.bound
+    return service
+
+
+def _quality(live: dict[str, Any], settings: config.ModelSettings) -> dict[str, Any]:
+    return {metric: dict(found) for metric, found in live.get("quality", {}).items()}
+
+
+def _inputs(live: dict[str, Any], settings: config.ModelSettings) -> dict[str, Any]:
+    drift = [{"column": name, **look} for name, look in live.get("drift", {}).items() if look]
+    drift.sort(key=lambda d: -(d.get("lower") or 0))
+    return {"drift": drift, "new": live.get("new", {}), "missing": live.get("missing", {})}
+
+
+def _waits(f: production.Facts, settings: config.ModelSettings, state: Path) -> str:
+    """In traffic: what the step waits for, as the judge says it."""
+    if f.state not in IN_TRAFFIC or not f.candidate:
+        return ""
+    where = "shadow" if f.state is State.SHADOW else f"{100 * production.share(f):g} %"
+    return f"version {f.candidate.version} at {where}, step {f.step + 1} of {len(f.steps)}"
+
+
+def _stuck(state: Path, model: str, f: production.Facts) -> str:
+    """Why routes are not applied, where a server refused them."""
+    for path in (state / "routes" / f"{model}.applied").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            applied = json.loads(path.read_bytes())
+            if applied.get("refused", -1) >= f.routed_at > 0:
+                return f"{path.stem} refuses the routes: {applied.get('cause', '')}"
+    return ""
