@@ -230,6 +230,16 @@ def test_a_graph_with_one_threshold_moved_is_found_out(estimator):
     assert "differ by up to" in parity.reason
 
 
+def test_the_default_conversion_of_a_forest_behind_a_scaler_is_found_out():
+    """It computes in float32 from the first step on: one digit decides the branch on many rows."""
+    table, z = a_table(has_text=True)
+    schema = a_schema(table, "regression")
+    model = make_pipeline(prepared(table), RandomForestRegressor(20, random_state=0))
+    found = {attempt.path: attempt for attempt in attempts(fitted(model, table, z), schema)}
+    assert probes.compare(found["exact"].graph(), model, schema, table).agrees
+    assert not probes.compare(found["float"].graph(), model, schema, table).agrees
+
+
 def test_probes_find_a_threshold_that_no_real_row_touches():
     """A split is moved within the gap between two values that training saw: every real row goes the same way."""
     rng = np.random.default_rng(0)
