@@ -1,8 +1,10 @@
 """Observations are durable, chained, cut where torn, and read only where whole."""
 
+import os
+
 import pytest
 
-from gyrostat.observations import Broken, Place, Segments, evidence, read, verify
+from gyrostat.observations import Broken, Place, Segments, evidence, prune, read, verify
 
 
 def values(folder, since=None):
@@ -103,3 +105,20 @@ def test_a_number_that_is_no_json_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(ValueError, match="JSON"):
         segments.append([{"second": float("nan")}], {})
     assert values(tmp_path) == []
+
+
+def test_old_segments_go_and_the_chain_of_the_rest_stays_whole(tmp_path):
+    segments = Segments(tmp_path, segment_bytes=400)
+    for second in range(12):
+        segments.append([{"second": second}], {"closed": second})
+    paths = sorted(tmp_path.glob("*.seg"))
+    for path in paths[:2]:
+        os.utime(path, (1000.0, 1000.0))
+    assert prune(tmp_path, 2000.0) == 2
+    assert sorted(tmp_path.glob("*.seg")) == paths[2:]
+    n, broken = verify(tmp_path)
+    assert broken is None
+    assert 0 < n < 24
+    assert Segments(tmp_path).place == segments.place
+    paths[3].write_bytes(paths[3].read_bytes().replace(b'"second":', b'"zecond":', 1))
+    assert verify(tmp_path)[1] == Broken(4, 1)

@@ -1,6 +1,7 @@
 """The monitor's process on real files: nothing lost, nothing twice, whenever it is ended; and what it tells."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from gyrostat_runtime.log import Frame, Label, LabelWriter, Writer
 from monitoring.builders import a_reference, a_schema
 
 from gyrostat.ledger.sqlite import SqliteLedger
+from gyrostat.monitoring.settings import MonitoringSettings
 from gyrostat.observations import read, verify
 from gyrostat.processes.monitor import Watcher
 from gyrostat.retraining.settings import RetrainingSettings
@@ -274,3 +276,19 @@ def test_what_it_writes_is_what_a_rollout_is_judged_by(state, server):
     assert (judged.verdict.answer, judged.cause) == (Answer.REJECT, "errors")
     assert folded.champion_limits()["limits"]["rmse"]["broken"] > 3
     assert traffic["evidence"].startswith(place.chain)
+
+
+def test_what_is_older_than_declared_goes(state, server):
+    server.serve(T0, 5)
+    server.close()
+    old = state / "log" / "wine" / "w0.00000001.seg"
+    assert old.exists()
+    os.utime(old, (T0, T0))
+    newer = Server(state)
+    newer.serve(T0 + 1, 5)
+    newer.close()
+    a_watcher(state, T0, monitoring=MonitoringSettings(keep_s=100.0)).turn(T0 + 50)
+    assert old.exists()
+    a_watcher(state, T0, monitoring=MonitoringSettings(keep_s=100.0)).turn(T0 + 101)
+    assert not old.exists()
+    assert totals(state)[0] == 10

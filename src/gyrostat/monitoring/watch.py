@@ -10,7 +10,7 @@ A second is closed when every living writer has said everything before its end. 
  "hits", "more": {loss: [sum, sum of squares]}, "bets": {metric: {"limit", "logs": [...]}}, "delay_s",
  and of a shadow "pair": {"n", "champion": [sum, squares], "shadow": [sum, squares], "cross": sum of products}}
 ```
-`latency` bins are those of `stats.histograms`; `bets` are the bets of `stats.sequential.LimitTest`.
+`hist` and `outputs` are the champion's alone. `latency` bins are those of `stats.histograms`; `bets` are the bets of `stats.sequential.LimitTest`.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ class Monitor:
                 group.new[name] = group.new.get(name, 0) + n
             for name, n in frame.missing.items():
                 group.missing[name] = group.missing.get(name, 0) + n
-        reference = self.reference(key[2])
+        # Drift is about what comes in; the champion's share of it tells that, and histograms are most of a line.
+        reference = self.reference(key[2]) if key[3] == "champion" else None
         if reference is None:
             return
         rows = [row for frame in frames for row in frame.inputs]

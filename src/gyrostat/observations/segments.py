@@ -149,13 +149,29 @@ class Broken:
     line: int
 
 
+def prune(folder: Path, before: float) -> int:
+    """Delete segments last written before the time `before`, the newest two excepted; how many went.
+
+    The chain of what stays is whole, and goes on from the digest of what went.
+    """
+    gone = 0
+    for number in _numbers(folder)[:-2]:
+        if _path(folder, number).stat().st_mtime >= before:
+            break
+        _path(folder, number).unlink()
+        gone += 1
+    return gone
+
+
 def verify(folder: Path) -> tuple[int, Broken | None]:
     """Follow the chain from the first line: how many lines are whole, and the first that is not (None: all are).
 
-    A torn end is not a fault; a changed, missing or added line is.
+    A torn end is not a fault; a changed, missing or added line is. Where old segments were pruned, the first line that
+    is left is taken at its word.
     """
     chain, n = GENESIS, 0
     numbers = _numbers(folder)
+    is_pruned = bool(numbers) and numbers[0] > 1
     for number in numbers:
         data = _path(folder, number).read_bytes()
         for n_line, (line, _) in enumerate(_lines(data, 0), 1):
@@ -165,6 +181,8 @@ def verify(folder: Path) -> tuple[int, Broken | None]:
             except (ValueError, KeyError, AttributeError):
                 return n, Broken(number, n_line)
             _, chain = _sealed(value, chain)
+            if is_pruned:
+                chain, is_pruned = found, False
             if found != chain:
                 return n, Broken(number, n_line)
             n += 1

@@ -29,7 +29,7 @@ from gyrostat.monitoring.reference import Reference
 from gyrostat.monitoring.settings import MonitoringSettings
 from gyrostat.monitoring.summary import Live
 from gyrostat.monitoring.watch import Monitor
-from gyrostat.observations import Place, Segments, read
+from gyrostat.observations import Place, Segments, prune, read
 from gyrostat.ports import Ledger
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.retraining.triggers import triggers
@@ -41,6 +41,7 @@ LOOK_UP_S = 5.0
 MARK_S = 60.0
 """How far we have read is written down at least this often, also while nothing is asked."""
 MOST_TOLD = 1000
+PRUNE_S = 3600.0
 
 
 class Watcher:
@@ -80,7 +81,7 @@ class Watcher:
         self._polls: deque[tuple[dict[str, Any], int]] = deque()
         self._lines: list[dict[str, Any]] = []
         self._label_lines: list[dict[str, Any]] = []
-        self._looked_up = self._wrote = 0.0
+        self._looked_up = self._wrote = self._pruned = 0.0
         started = time.time() if now is None else now
         self._marked = started
         self._told: dict[str, None] = {}
@@ -160,9 +161,18 @@ class Watcher:
         has_closed = self.monitor.closed > closed_before
         if self._lines or (self._label_lines and has_closed) or now - self._marked >= MARK_S:
             self._append(now)
+        if now - self._pruned >= PRUNE_S:
+            self._pruned = now
+            self._prune(now - self.monitoring.keep_s)
         if now - self._wrote >= LIVE_S:
             self._wrote = now
             self.publish(now)
+
+    def _prune(self, before: float) -> None:
+        """What is older than `monitoring.keep` goes: predictions and labels, and the counts of them."""
+        for kind in ("log", "labels"):
+            log.prune(self.state / kind / self.model, before)
+        prune(self.folder, before)
 
     def _is_replay(self, place: Mapping[str, list[int]]) -> bool:
         if not self._replay_until:
