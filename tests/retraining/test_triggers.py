@@ -16,10 +16,10 @@ def a_live(
         "champion": champion,
         "quality": {
             "rmse": {
-                "value": 0.9, "lower": 0.8, "upper": 1.0, "limit": 0.7, "n": 890, "is_decayed": is_decayed
+                "value": 0.9, "lower": 0.8, "upper": 1.0, "limit": 0.7, "n": 890, "is_decayed": is_decayed, "decayed_at": 1_799_999_990 if is_decayed else None,
             }
         },
-        "drift": {"alcohol": {"distance": 0.5, "lower": 0.3, "limit": 0.25, "n": 512, "is_shown": is_drifted}},
+        "drift": {"alcohol": {"distance": 0.5, "lower": 0.3, "limit": 0.25, "n": 512, "is_shown": is_drifted, "shown_at": 1_799_999_990}},
         "labels": {"n": n_labels},
         "n_trained": 1000,
     }  # fmt: skip
@@ -55,7 +55,7 @@ def test_a_reason_that_lasts_has_one_key_until_it_is_time_to_remind():
         live = a_live(at=at, champion=champion, is_decayed=True)
         return triggers(live, RetrainingSettings(triggers=("decay",), cooldown_s=cooldown_s))[0].key
 
-    start = 900.0 * 2_000_000
+    start = 1_799_999_990.0
     assert key(start) == key(start + 899)
     assert key(start) != key(start + 900)
     assert key(start) != key(start, champion="b2" * 32)

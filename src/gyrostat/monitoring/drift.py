@@ -66,6 +66,7 @@ class Drift:
         self._columns = {column.name: column for column in reference.columns}
         self._windows = [_Window() for _ in range(N_SCALES)]
         self._looks: dict[str, dict[int, Look]] = {name: {} for name in self._columns}
+        self._shown_at: dict[str, int] = {}
         self._last = -1
         self.n_rows = 0
 
@@ -85,6 +86,12 @@ class Drift:
             self._windows[scale] = _Window()
             if scale + 1 < N_SCALES:
                 self._windows[scale + 1].add(window.n, window.began, window.ended, window.counts)
+        for name in self._columns:
+            look = self.current(name)
+            if look is None or look.lower <= self.settings.shift:
+                self._shown_at.pop(name, None)
+            else:
+                self._shown_at.setdefault(name, second)
 
     def _look(self, scale: int, window: _Window) -> None:
         seconds = window.ended - window.began + 1
@@ -126,7 +133,7 @@ class Drift:
                 continue
             found[name] = {
                 "distance": look.distance, "lower": look.lower, "limit": self.settings.shift, "n": look.n,
-                "alpha": look.alpha, "is_shown": look.lower > self.settings.shift,
+                "alpha": look.alpha, "is_shown": name in self._shown_at, "shown_at": self._shown_at.get(name),
                 "began": look.began, "ended": look.ended,
             }  # fmt: skip
         return found

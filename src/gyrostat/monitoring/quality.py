@@ -26,6 +26,7 @@ class Quality:
         self._tests: dict[str, LimitTest] = {}
         self._recent: dict[str, deque[Moments]] = {metric: deque() for metric in self._metrics}
         self._totals: dict[str, Moments] = {metric: Moments() for metric in self._metrics}
+        self._decayed_at: dict[str, int] = {}
         self.n_labels = 0
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -44,7 +45,11 @@ class Quality:
             known = mean_loss_limit(limit) if limit else None
             if limit and known and bets and bets["limit"] == limit.bound:
                 test = self._tests.get(metric, LimitTest(known[1]))
-                self._tests[metric] = test.add_bets(bets["logs"])
+                self._tests[metric] = test = test.add_bets(bets["logs"])
+                if test.log_e < log(1 / ALPHA):
+                    self._decayed_at.pop(metric, None)
+                else:
+                    self._decayed_at.setdefault(metric, line["second"])
 
     def as_json(self) -> dict[str, Any]:
         """By metric: value with anytime-valid bounds over the newest labels, limit, evidence of decay."""
@@ -57,7 +62,6 @@ class Quality:
                 continue
             limit, test = self.limits.get(metric), self._tests.get(metric)
             lower, upper = _bounds(metric, window)
-            log_e = test.log_e if test else None
             found[metric] = {
                 "value": metric_of(metric, window.mean),
                 "lower": lower,
@@ -65,8 +69,9 @@ class Quality:
                 "limit": limit.bound if limit else None,
                 "n": window.n,
                 "n_total": self._totals[metric].n,
-                "log_e": log_e,
-                "is_decayed": log_e is not None and log_e >= log(1 / ALPHA),
+                "log_e": test.log_e if test else None,
+                "is_decayed": metric in self._decayed_at,
+                "decayed_at": self._decayed_at.get(metric),
             }
         return found
 

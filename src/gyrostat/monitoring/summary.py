@@ -7,8 +7,8 @@ Made by folding observation lines alone, so a monitor that was started again say
  "service": {"window_s", "n", "requests_per_s", "p50", "p99", "error_rate", "errors"},        the last 60 seconds
  "arms": [{"bundle", "arm", "n", "rows", "errors", "slow", "n_labels"}],                     totals since `since`
  "labels": {"n", "share", "delay_s", "parked", "late", "doubled", "unknown", "changed", "unusable", "overflow"},
- "quality": {metric: {"value", "lower", "upper", "limit", "n", "n_total", "log_e", "is_decayed"}},    of the champion
- "drift": {feature or "prediction": {"distance", "lower", "limit", "n", "is_shown", ...}},            of the champion
+ "quality": {metric: {"value", "lower", "upper", "limit", "n", "n_total", "log_e", "is_decayed", "decayed_at"}},    of the champion
+ "drift": {feature or "prediction": {"distance", "lower", "limit", "n", "is_shown", "shown_at", ...}},            of the champion
  "rows": n, "n_trained": rows the champion was trained on, "new": {column: n}, "missing": {column: n},
  "dropped": {writer: frames that could not be written}, "place": where the segments end}
 ```

@@ -36,11 +36,18 @@ def triggers(live: Mapping[str, Any], settings: RetrainingSettings) -> list[Trig
     champion = live.get("champion") or ""
     if not champion:
         return []
-    spell = int(live["at"] // max(settings.cooldown_s, REMIND_S))
+
+    def spell(since: float) -> int:
+        return int(max(0.0, live["at"] - since) // max(settings.cooldown_s, REMIND_S))
+
     found: list[Trigger] = []
     if "decay" in settings.triggers:
         found += [
-            Trigger("decay", f"decay/{champion[:12]}/{metric}/{spell}", _decay(metric, quality))
+            Trigger(
+                "decay",
+                f"decay/{champion[:12]}/{metric}/{spell(quality['decayed_at'])}",
+                _decay(metric, quality),
+            )
             for metric, quality in live.get("quality", {}).items()
             if quality["is_decayed"]
         ]
@@ -51,7 +58,8 @@ def triggers(live: Mapping[str, Any], settings: RetrainingSettings) -> list[Trig
                 f"{name} moved by {look['distance']:.2f} (at least {look['lower']:.2f}; limit {look['limit']:g})"
                 for name, look in sorted(moved.items(), key=lambda item: -item[1]["lower"])
             )
-            found.append(Trigger("drift", f"drift/{champion[:12]}/{spell}", why))
+            since = min(look["shown_at"] for look in moved.values())
+            found.append(Trigger("drift", f"drift/{champion[:12]}/{since}/{spell(since)}", why))
     if "new_data" in settings.triggers and live.get("n_trained"):
         n_labels, wanted = live["labels"]["n"], settings.new_rows * live["n_trained"]
         times = int(n_labels // wanted) if wanted >= 1 else 0
