@@ -29,7 +29,14 @@ class GyrostatError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """The shape that every `--json` error has."""
-        return {"error": {"code": self.code, "message": self.message, "retryable": self.retryable, **self.facts}}
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "retryable": self.retryable,
+                **self.facts,
+            }
+        }
 
 
 def _rebuild(kind: type[GyrostatError], message: str, facts: dict[str, Any]) -> GyrostatError:

@@ -11,7 +11,9 @@ from gyrostat.terms import Draft, Entry
 class Clock(Protocol):
     """Seconds since 1970, UTC."""
 
-    def __call__(self) -> float: ...
+    def __call__(self) -> float:
+        """Now."""
+        ...
 
 
 class Ledger(Protocol):
@@ -103,7 +105,9 @@ class World(Protocol):
         """
         ...
 
-    def start(self, stream: str, what: str, key: str, inputs: tuple[str, ...], spec: dict[str, Any]) -> None:
+    def start(
+        self, stream: str, what: str, key: str, inputs: tuple[str, ...], spec: dict[str, Any]
+    ) -> None:
         """Make something in a process of its own, once for each key, however often it is asked for."""
         ...
 

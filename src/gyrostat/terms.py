@@ -78,7 +78,11 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """The shape in which a verdict stands in an entry."""
-        return {name: value for name in self.__slots__ if (value := getattr(self, name)) not in (None, "")}
+        return {
+            name: value
+            for name in self.__slots__
+            if (value := getattr(self, name)) not in (None, "")
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,15 @@ class Margin:
         """
         found = cls._FORM.match(str(text).strip())
         if not found:
-            raise ValueError(f"{text!r} is no margin; write +1pp (points), x1.2 (ratio) or a number")
+            raise ValueError(
+                f"{text!r} is no margin; write +1pp (points), x1.2 (ratio) or a number"
+            )
         kind, raw = next((k, v) for k, v in found.groupdict().items() if v is not None)
         value = float(raw) / 100 if kind == "points" else float(raw)
         if value < 0 or (kind == "ratio" and value < 1):
-            raise ValueError(f"{text!r}: a margin is how much worse is allowed, so at least +0 or x1")
+            raise ValueError(
+                f"{text!r}: a margin is how much worse is allowed, so at least +0 or x1"
+            )
         return cls(kind, value)  # type: ignore[arg-type]
 
     def above(self, base: float) -> float:

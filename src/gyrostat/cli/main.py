@@ -18,10 +18,26 @@ if TYPE_CHECKING:
     from gyrostat.project import Project
     from gyrostat.terms import Told
 
-ORDER_OF_USE = (
-    "init up run status why changes who-served approve reject roll-back hold resume "
-    "labels serve data config audit demo"
-).split()
+ORDER_OF_USE = [
+    "init",
+    "up",
+    "run",
+    "status",
+    "why",
+    "changes",
+    "who-served",
+    "approve",
+    "reject",
+    "roll-back",
+    "hold",
+    "resume",
+    "labels",
+    "serve",
+    "data",
+    "config",
+    "audit",
+    "demo",
+]
 
 
 class Gyrostat(click.Group):
@@ -31,17 +47,23 @@ class Gyrostat(click.Group):
         """In the order of use."""
         return sorted(
             super().list_commands(ctx),
-            key=lambda name: ORDER_OF_USE.index(name) if name in ORDER_OF_USE else len(ORDER_OF_USE),
+            key=lambda name: (
+                ORDER_OF_USE.index(name) if name in ORDER_OF_USE else len(ORDER_OF_USE)
+            ),
         )
 
 
-@click.group(cls=Gyrostat, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Gyrostat, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(gyrostat.__version__, prog_name="gyrostat")
 def cli() -> None:
     """Keep machine-learning models at their declared quality in production."""
 
 
-def command(name: str, *, group: click.Group = cli, needs_project: bool = True) -> Callable[..., Any]:
+def command(
+    name: str, *, group: click.Group = cli, needs_project: bool = True
+) -> Callable[..., Any]:
     """A command with `--json`, `--debug` and, where it needs one, `--project`; its function returns what to print."""
 
     def wrap(function: Callable[..., Told | None]) -> click.Command:
@@ -69,7 +91,10 @@ def command(name: str, *, group: click.Group = cli, needs_project: bool = True) 
         run = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(run)
         if needs_project:
             run = click.option(
-                "--project", metavar="DIR", default=None, help="The project's folder; default: found upwards from here."
+                "--project",
+                metavar="DIR",
+                default=None,
+                help="The project's folder; default: found upwards from here.",
             )(run)
         return group.command(name)(run)
 
@@ -116,9 +141,16 @@ reason_option = click.option("--reason", default="", help="Why; it stands in the
 @click.argument("folder", metavar="DIR")
 @click.option("--data", required=True, metavar="FILE", help="A CSV or Parquet table.")
 @click.option("--target", required=True, metavar="COL", help="The column to predict.")
-@click.option("--task", type=click.Choice(["regression", "binary", "multiclass"]), default=None, help="Default: guessed.")
+@click.option(
+    "--task",
+    type=click.Choice(["regression", "binary", "multiclass"]),
+    default=None,
+    help="Default: guessed.",
+)
 @click.option("--name", default=None, help="Name of the model; default: that of the folder.")
-def init(*, folder: str, data: str, target: str, task: str | None, name: str | None, as_json: bool) -> Told:
+def init(
+    *, folder: str, data: str, target: str, task: str | None, name: str | None, as_json: bool
+) -> Told:
     """Make a project around a table."""
     from gyrostat.project import init as make
 
@@ -127,7 +159,12 @@ def init(*, folder: str, data: str, target: str, task: str | None, name: str | N
 
 @command("up")
 @click.option("--port", type=int, default=None, help="Of the model server; default: server.port.")
-@click.option("--control-port", type=int, default=None, help="Of the control room; default: control_room.port.")
+@click.option(
+    "--control-port",
+    type=int,
+    default=None,
+    help="Of the control room; default: control_room.port.",
+)
 def up(*, project: Project, port: int | None, control_port: int | None, as_json: bool) -> Told:
     """Start the loop, the model server, the monitor and the control room; Ctrl-C ends them."""
     return project.up(port=port, control_port=control_port, say=talk(as_json))
@@ -136,20 +173,41 @@ def up(*, project: Project, port: int | None, control_port: int | None, as_json:
 @command("run")
 @click.argument("model", required=False)
 @click.option("--no-wait", is_flag=True, help="Return at once; the loop goes on.")
-@click.option("--key", default=None, help="The same key is the same run, however often it is asked for.")
-@click.option("--refused-ok", is_flag=True, help="Exit 0 also when the candidate is not released (for schedulers).")
+@click.option(
+    "--key", default=None, help="The same key is the same run, however often it is asked for."
+)
+@click.option(
+    "--refused-ok",
+    is_flag=True,
+    help="Exit 0 also when the candidate is not released (for schedulers).",
+)
 @reason_option
 def run(
-    *, project: Project, model: str | None, no_wait: bool, key: str | None, refused_ok: bool, reason: str, as_json: bool
+    *,
+    project: Project,
+    model: str | None,
+    no_wait: bool,
+    key: str | None,
+    refused_ok: bool,
+    reason: str,
+    as_json: bool,
 ) -> Told:
     """Make a candidate now: data, checks, training, gates, release."""
     return project.run(
-        model, wait=not no_wait, key=key, refused_ok=refused_ok, reason=reason, actor=actor(), say=talk(as_json)
+        model,
+        wait=not no_wait,
+        key=key,
+        refused_ok=refused_ok,
+        reason=reason,
+        actor=actor(),
+        say=talk(as_json),
     )
 
 
 @command("status")
-@click.option("--at", default=None, metavar="TIME", help="As it was then: ISO 8601, or 10m, 2h, 3d ago.")
+@click.option(
+    "--at", default=None, metavar="TIME", help="As it was then: ISO 8601, or 10m, 2h, 3d ago."
+)
 @click.option("--watch", is_flag=True, help="Again each second until Ctrl-C.")
 def status(*, project: Project, at: str | None, watch: bool, as_json: bool) -> Told | None:
     """Does it hurt users, must you act, what is the loop doing, what changed."""
@@ -182,7 +240,9 @@ def changes(*, project: Project, model: str | None, since: str, as_json: bool) -
 
 @command("who-served")
 @click.argument("model", required=False)
-@click.option("--at", default=None, metavar="TIME", help="ISO 8601, or 10m, 2h, 3d ago; default: now.")
+@click.option(
+    "--at", default=None, metavar="TIME", help="ISO 8601, or 10m, 2h, 3d ago; default: now."
+)
 def who_served(*, project: Project, model: str | None, at: str | None, as_json: bool) -> Told:
     """Which versions answered at a time, by the routes that were really applied."""
     return project.who_served(model, at=at)
@@ -206,14 +266,28 @@ def reject(*, project: Project, ref: str | None, reason: str, as_json: bool) -> 
 
 @command("roll-back")
 @click.argument("model", required=False)
-@click.option("--to", type=int, default=None, metavar="N", help="To this version; default: the one before.")
-@click.option("--with-data", is_flag=True, help="Bar its snapshot too: no training uses it until `data unbar`.")
+@click.option(
+    "--to", type=int, default=None, metavar="N", help="To this version; default: the one before."
+)
+@click.option(
+    "--with-data",
+    is_flag=True,
+    help="Bar its snapshot too: no training uses it until `data unbar`.",
+)
 @reason_option
 def roll_back(
-    *, project: Project, model: str | None, to: int | None, with_data: bool, reason: str, as_json: bool
+    *,
+    project: Project,
+    model: str | None,
+    to: int | None,
+    with_data: bool,
+    reason: str,
+    as_json: bool,
 ) -> Told:
     """Take the champion, or the candidate in traffic, off; then production is held."""
-    return project.roll_back(model, to=to, with_data=with_data, reason=reason, actor=actor(), say=talk(as_json))
+    return project.roll_back(
+        model, to=to, with_data=with_data, reason=reason, actor=actor(), say=talk(as_json)
+    )
 
 
 @command("hold")
@@ -286,11 +360,20 @@ def audit_verify(*, project: Project, as_json: bool) -> Told:
 
 
 @command("demo", needs_project=False)
-@click.option("--data", default=None, metavar="FILE", help="Your own table; default: 1,599 red wines.")
+@click.option(
+    "--data", default=None, metavar="FILE", help="Your own table; default: 1,599 red wines."
+)
 @click.option("--target", default=None, metavar="COL", help="Default: the last column.")
-@click.option("--folder", default=None, metavar="DIR", help="Where the project goes; default: a temporary folder.")
+@click.option(
+    "--folder",
+    default=None,
+    metavar="DIR",
+    help="Where the project goes; default: a temporary folder.",
+)
 @click.option("--exit", "ends", is_flag=True, help="End everything when the story is told.")
-def demo(*, data: str | None, target: str | None, folder: str | None, ends: bool, as_json: bool) -> Told:
+def demo(
+    *, data: str | None, target: str | None, folder: str | None, ends: bool, as_json: bool
+) -> Told:
     """The whole loop as one story, with real traffic, in minutes."""
     from gyrostat.demo.story import tell
 

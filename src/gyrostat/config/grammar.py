@@ -325,7 +325,7 @@ GRAMMAR = Group(
             None,
             {"const": 1},
             is_required=True,
-        ),  # fmt: skip
+        ),
         "models": Each(
             MODEL, "by name", lambda n: bool(MODEL_NAME.fullmatch(n)), "letters, digits, _ and -"
         ),
@@ -336,7 +336,7 @@ GRAMMAR = Group(
                     ("127.0.0.1",),
                     "127.0.0.1",
                     "loopback only",
-                    {"0.0.0.0": "Put a proxy in front of 127.0.0.1."},
+                    {"0.0.0.0": "Put a proxy in front of 127.0.0.1."},  # noqa: S104
                 ),
                 "workers": number(1, "processes", low=1, high=64, whole=True),
                 "max_body": size("16MB", "largest request"),

@@ -18,7 +18,14 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -34,10 +41,21 @@ TICK_S, PING_S = 0.5, 15.0
 class Source(Protocol):
     """What the page reads and does: the door of the project."""
 
-    def status(self) -> Told: ...
-    def recent(self, model: str, *, limit: int) -> dict[str, Any]: ...
-    def answer(self, ref: str, answer: str, *, reason: str, actor: str) -> Told: ...
-    def pulse(self) -> str: ...
+    def status(self) -> Told:
+        """The one picture."""
+        ...
+
+    def recent(self, model: str, *, limit: int) -> dict[str, Any]:
+        """The newest news."""
+        ...
+
+    def answer(self, ref: str, answer: str, *, reason: str, actor: str) -> Told:
+        """Say yes or no."""
+        ...
+
+    def pulse(self) -> str:
+        """Changes when something did."""
+        ...
 
 
 def _fingerprint() -> str:
@@ -87,16 +105,23 @@ class Hub:
 def build(source: Source, *, port: int, actor: str) -> tuple[App, Hub]:
     """The whole application behind its door; `actor` is who answers on this page (the user who typed `up`)."""
     hub = Hub(source)
-    pages = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     fingerprint = _fingerprint()
 
     def render(model: str | None) -> tuple[int, str]:
         facts = source.status().facts["models"]
-        chosen = model if model in facts else next(iter(facts))
+        chosen = model if model is not None and model in facts else next(iter(facts))
         status = 200 if model in (None, chosen) else 404
         recent = source.recent(chosen, limit=12)
         context = view.overview(chosen, facts, recent)
-        return status, pages.get_template("overview.html").render(context | {"v": fingerprint, "version": hub.now})
+        return status, pages.get_template("overview.html").render(
+            context | {"v": fingerprint, "version": hub.now}
+        )
 
     async def overview(request: Request) -> Response:
         status, page = await run_in_threadpool(render, request.query_params.get("model"))

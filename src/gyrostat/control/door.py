@@ -55,17 +55,25 @@ class Door:
             for name in (b"host", b"origin", b"sec-fetch-site", b"content-type")
         }
         if len(found[b"host"]) != 1 or found[b"host"][0] not in self.hosts:
-            return 421, "This control room answers to 127.0.0.1 and localhost at its own port, nothing else."
+            return (
+                421,
+                "This control room answers to 127.0.0.1 and localhost at its own port, nothing else.",
+            )
         if scope["method"] in SAFE:
             return None
         if scope["method"] != "POST":
             return 405, "Only GET, HEAD and POST are spoken here."
-        if found[b"origin"] and (len(found[b"origin"]) != 1 or found[b"origin"][0] not in self.origins):
+        if found[b"origin"] and (
+            len(found[b"origin"]) != 1 or found[b"origin"][0] not in self.origins
+        ):
             return 403, "A form of another site was refused."
         if found[b"sec-fetch-site"] and found[b"sec-fetch-site"] != [b"same-origin"]:
             return 403, "A form of another site was refused."
         if not found[b"origin"] and not found[b"sec-fetch-site"]:
-            return 403, "A decision needs to come from this page, or from the command line: gyrostat approve."
+            return (
+                403,
+                "A decision needs to come from this page, or from the command line: gyrostat approve.",
+            )
         form = found[b"content-type"][:1] or [b""]
         if not form[0].startswith(b"application/x-www-form-urlencoded"):
             return 415, "Only plain forms are taken here."

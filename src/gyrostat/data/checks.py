@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gyrostat.data.infer import INTEGER, ISO, MISSING_WORDS, NUMBER
+from gyrostat.data.readings import LARGEST, MISSING_WORDS, NUMBER, moments
+from gyrostat.data.settings import ColumnSettings
 from gyrostat.errors import ConfigError
 
 if TYPE_CHECKING:
-    import polars
+    import polars as pl
 
 N_EXAMPLES = 3
-KEYS = {"kind", "missing", "range", "values", "unique"}
+MASK = "***"
+KEYS = ("kind", "missing", "range", "values", "unique")
+KINDS = ("number", "integer", "boolean", "category", "date")
+_SAID = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "date": "a date"}  # fmt: skip
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -28,153 +33,172 @@ def read(path: Path) -> dict[str, Any]:
         return {"columns": {}}
     try:
         rules = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
         raise ConfigError(
-            f"config/{path.name} is no YAML: {str(error).splitlines()[0]}. Nothing was changed."
+            f"config/{path.name} is no YAML: {first}. Nothing was changed."
         ) from error
-    columns = rules.get("columns") if isinstance(rules, dict) else None
+    columns = rules.get("columns", {}) if isinstance(rules, dict) else None
     if not isinstance(columns, dict):
         raise ConfigError(
             f"config/{path.name}: a mapping `columns:` is needed. Nothing was changed."
         )
     for name, rule in columns.items():
-        if not isinstance(rule, dict) or set(rule) - KEYS:
-            raise ConfigError(
-                f"config/{path.name}: {name}: allowed are {', '.join(sorted(KEYS))}. Nothing was changed."
-            )
-    return rules
+        if wrong := _wrong(rule):
+            raise ConfigError(f"config/{path.name}  columns.{name}{wrong} Nothing was changed.")
+    return {"columns": {str(name): rule for name, rule in columns.items()}}
 
 
-def run(df: polars.DataFrame, rules: dict[str, Any], personal: frozenset[str]) -> dict[str, Any]:
+def _wrong(rule: Any) -> str:
+    if not isinstance(rule, dict):
+        return ": a mapping of rules is needed."
+    for key, value in rule.items():
+        if key not in KEYS:
+            return f".{key}: there is no such rule. Rules here: {', '.join(KEYS)}."
+        allowed = {
+            "kind": (value in KINDS, ", ".join(KINDS)),
+            "missing": (value in ("allowed", "none"), "allowed or none"),
+            "range": (
+                isinstance(value, list)
+                and len(value) == 2
+                and all(type(v) in (int, float) for v in value)
+                and value[0] <= value[1],
+                "two numbers: [lowest, highest]",
+            ),
+            "values": (isinstance(value, list) and bool(value), "a list of values"),
+            "unique": (isinstance(value, bool), "true or false"),
+        }
+        is_right, form = allowed[key]
+        if not is_right:
+            return f".{key}: {value!r} cannot be meant; allowed: {form}."
+    return ""
+
+
+def run(
+    df: pl.DataFrame,
+    rules: Mapping[str, Any],
+    personal: frozenset[str] = frozenset(),
+    columns: Mapping[str, ColumnSettings] | None = None,
+) -> dict[str, Any]:
     """Judge a table of texts; the shape of a snapshot record's `checks`.
 
-    Values of personal columns are masked in examples.
+    Args:
+        df: the source as `tables.read` gives it. Rows that came through the server are not judged here.
+        personal: columns whose values are masked in examples.
+        columns: formats of dates and words for missing values, as declared.
     """
+    import polars as pl
+
     broken: list[dict[str, Any]] = []
-    rows: set[int] = set()
     n_rules = 0
+    is_broken_row = pl.Series([False]).new_from_index(0, df.height)
     for name, rule in rules["columns"].items():
-        for what, is_broken in _rules(name, rule, df):
+        if name not in df.columns:
             n_rules += 1
-            found = is_broken if isinstance(is_broken, list) else []
-            if found is not is_broken:  # the whole column is not there
-                broken.append({"column": name, "rule": what, "rows": df.height, "examples": []})
-                rows.update(range(df.height))
-            elif found:
-                values = df[name].to_list()
-                examples = [
-                    {"row": n + 1, "value": "***" if name in personal else values[n]}
-                    for n in found[:N_EXAMPLES]
-                ]
-                broken.append(
-                    {"column": name, "rule": what, "rows": len(found), "examples": examples}
-                )
-                rows.update(found)
+            broken.append({"column": name, "rule": "the column is there", "rows": df.height, "examples": []})  # fmt: skip
+            is_broken_row = ~is_broken_row | is_broken_row
+            continue
+        settings = (columns or {}).get(name, ColumnSettings())
+        for what, is_broken in _rules(rule, df[name], settings):
+            n_rules += 1
+            n_broken = int(is_broken.sum())
+            if not n_broken:
+                continue
+            is_broken_row = is_broken_row | is_broken
+            first = is_broken.arg_true().head(N_EXAMPLES).to_list()
+            values = [df[name][row] for row in first]
+            examples = [
+                {"row": row + 1, "value": MASK if name in personal and v is not None else v}
+                for row, v in zip(first, values, strict=True)
+            ]
+            broken.append({"column": name, "rule": what, "rows": n_broken, "examples": examples})
     return {
         "n_rules": n_rules,
         "n_broken": len(broken),
-        "n_rows_broken": len(rows),
+        "n_rows_broken": int(is_broken_row.sum()),
         "broken": broken,
     }
 
 
-def _rules(name: str, rule: dict[str, Any], df: polars.DataFrame) -> list[tuple[str, Any]]:
-    if name not in df.columns:
-        return [("the column is there", None)]
-    values = [v.strip() if v is not None else "" for v in df[name].to_list()]
-    found: list[tuple[str, Any]] = []
-    kind = rule.get("kind")
-    known = (
-        {n: v for n, v in enumerate(values) if v and v.lower() not in MISSING_WORDS}
-        if kind != "category"
-        else {}
-    )
-    if kind in ("number", "integer"):
-        form = INTEGER if kind == "integer" else NUMBER
-        bad = [
-            n
-            for n, v in known.items()
-            if not NUMBER.fullmatch(v)
-            or abs(float(v)) == float("inf")
-            or (form is INTEGER and not float(v).is_integer())
-        ]
-        found.append((f"{kind}s", bad))
-        known = {n: v for n, v in known.items() if NUMBER.fullmatch(v)}
-    elif kind == "boolean":
-        found.append(
-            ("true or false", [n for n, v in known.items() if v.lower() not in ("true", "false")])
-        )
-    elif kind == "date":
-        found.append(
-            (
-                "dates",
-                [
-                    n
-                    for n, v in known.items()
-                    if not ISO.fullmatch(v) and not any(c.isdigit() for c in v)
-                ],
-            )
-        )
+def _rules(
+    rule: Mapping[str, Any], column: pl.Series, settings: ColumnSettings
+) -> list[tuple[str, pl.Series]]:
+    """Each rule with a mask of the rows that break it."""
+    import polars as pl
+
+    kind = rule.get("kind") or settings.kind
+    is_text = kind == "category" or ("values" in rule and "kind" not in rule)
+    plain = column.str.strip_chars()
+    gone = column.is_null() | (plain == "").fill_null(True)
+    if settings.missing:
+        gone = gone | plain.is_in(list(settings.missing)).fill_null(False)
+    if not is_text:
+        gone = gone | plain.str.to_lowercase().is_in(sorted(MISSING_WORDS)).fill_null(False)
+    there = plain.set(gone, None)
+    is_number = there.str.contains(f"^(?:{NUMBER.pattern})$")
+    numbers = there.set(~is_number.fill_null(False), None).cast(pl.Float64, strict=False)
+    found: list[tuple[str, pl.Series]] = []
+    if rule.get("kind") in _SAID:
+        match kind:
+            case "number":
+                is_right = numbers.abs() <= LARGEST
+            case "integer":
+                is_right = (numbers.abs() <= LARGEST) & (numbers == numbers.round(0))
+            case "boolean":
+                is_right = there.str.to_lowercase().is_in(["true", "false"])
+            case _:
+                is_right = there.is_in(list(moments(there, settings.format)))
+        found.append((_SAID[kind], ~(is_right.fill_null(False) | gone)))
     if rule.get("missing") == "none":
-        is_text = kind == "category"
-        found.append(
-            (
-                "no missing values",
-                [
-                    n
-                    for n, v in enumerate(values)
-                    if not v or (not is_text and v.lower() in MISSING_WORDS)
-                ],
-            )
-        )
+        found.append(("no missing values", gone))
     if "range" in rule:
         low, high = map(float, rule["range"])
-        outside = [
-            n for n, v in known.items() if NUMBER.fullmatch(v) and not low <= float(v) <= high
-        ]
-        found.append((f"range {low:g} to {high:g}", outside))
-    if "values" in rule:
-        allowed = {str(v) for v in rule["values"]}
         found.append(
-            (
-                f"one of {', '.join(sorted(allowed)[:8])}",
-                [
-                    n
-                    for n, v in enumerate(values)
-                    if v and v not in allowed and _plain(v) not in allowed
-                ],
-            )
+            (f"range {low:g} to {high:g}", ((numbers < low) | (numbers > high)).fill_null(False))
         )
+    if "values" in rule:
+        allowed = [str(v) for v in rule["values"]]
+        shown = ", ".join(v.strip() for v in allowed[:8]) + (", ..." if len(allowed) > 8 else "")
+        as_numbers = [float(v) for v in allowed if NUMBER.fullmatch(v)]
+        is_right = there.is_in([v.strip() for v in allowed]) | numbers.is_in(as_numbers).fill_null(False)  # fmt: skip
+        found.append((f"one of {shown}", ~(is_right.fill_null(False) | gone)))
     if rule.get("unique"):
-        seen: set[str] = set()
-        found.append(
-            ("unique", [n for n, v in enumerate(values) if v and (v in seen or seen.add(v))])
-        )  # type: ignore[func-returns-value]
+        found.append(("unique", there.is_duplicated() & ~gone))
     return found
 
 
-def _plain(value: str) -> str:
-    return (
-        str(int(float(value))) if NUMBER.fullmatch(value) and float(value).is_integer() else value
-    )
-
-
-def lines(report: dict[str, Any]) -> list[str]:
-    """Each broken rule: column, rule, rows, an example."""
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """Each broken rule on a line: column, rule, rows, an example."""
     if not report["broken"]:
         return []
     wide = max(len(b["column"]) for b in report["broken"])
     wider = max(len(b["rule"]) for b in report["broken"])
     told = []
     for b in report["broken"]:
-        example = next(
-            (
-                f"e.g. row {e['row']}" + (f": {e['value']}" if e["value"] is not None else "")
-                for e in b["examples"]
-            ),
-            "",
-        )
-        told.append(
-            f"{b['column']:{wide}}  {b['rule']:{wider}}  {b['rows']:>6,} rows   {example}".rstrip()
-        )
+        example = ""
+        if b["examples"]:
+            first = b["examples"][0]
+            value = "" if first["value"] is None else f": {_short(first['value'])}"
+            example = f"   e.g. row {first['row']}{value}"
+        rows = f"{b['rows']:>6,} row{'s' if b['rows'] != 1 else ''}"
+        told.append(f"{b['column']:{wide}}  {b['rule']:{wider}}  {rows}{example}")
     return told
+
+
+def report_lines(record: Mapping[str, Any]) -> list[str]:
+    """`gyrostat data report`: one sentence, then each broken rule."""
+    report = record["checks"]
+    n_rules, n_broken = report["n_rules"], report["n_broken"]
+    about = f"snapshot/{record['model']}/{record['id']}"
+    n_source = record["n_source_read"] if "n_source_read" in record else record["n_source"]
+    if not n_broken:
+        return [f"{about}: {n_rules} of {n_rules} rules hold on {n_source:,} rows."]
+    return [
+        f"{about}: {report['n_rows_broken']:,} of {n_source:,} rows break {n_broken} of {n_rules} rules.",
+        *lines(report),
+    ]
+
+
+def _short(value: str) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:59] + "…"

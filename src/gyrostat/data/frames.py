@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from gyrostat_runtime.rows import from_columns
 from gyrostat_runtime.schema import Column, Schema
 
-from gyrostat.data.infer import NUMBER, Inference
+from gyrostat.data.infer import Inference
+from gyrostat.data.readings import LARGEST, NUMBER, Guess, moments
 
 if TYPE_CHECKING:
     import numpy
@@ -16,69 +17,90 @@ if TYPE_CHECKING:
 
 
 def typed(df: polars.DataFrame, inference: Inference) -> polars.DataFrame:
-    """The inputs and the target of a table of texts: numbers as Float64, booleans, categories and dates as text.
+    """All inputs and the target of a table of texts: numbers as Float64, booleans, categories and dates as text.
 
-    What is no value of its column's kind becomes null; the checks say so.
+    Categories keep the file's spelling. What is no value of its column's kind becomes null; the checks say so.
     """
     import polars as pl
 
-    wanted = [*inference.features, inference.columns[inference.target]]
-    columns = []
-    for guess in wanted:
-        values = df[guess.name].to_list()
-        missing = frozenset(guess.missing_words)
-        plain = [
-            v.strip() if v is not None and v.strip() and v.strip() not in missing else None
-            for v in values
-        ]
-        if guess.name == inference.target:
-            columns.append(_target(guess.name, plain, inference))
-        elif guess.kind in ("number", "integer"):
-            numbers = [_number(v) for v in plain]
-            columns.append(pl.Series(guess.name, numbers, dtype=pl.Float64))
-        elif guess.kind == "boolean":
-            booleans = [{"true": True, "false": False}.get(v.lower()) if v else None for v in plain]
-            columns.append(pl.Series(guess.name, booleans, dtype=pl.Boolean))
-        else:
-            columns.append(pl.Series(guess.name, plain, dtype=pl.String))
-    return pl.DataFrame(columns)
+    columns = [_typed(df[g.name], g) for g in inference.inputs]
+    return pl.DataFrame([*columns, _target(df[inference.target], inference)])
 
 
-def _number(text: str | None) -> float | None:
-    if text is None or not NUMBER.fullmatch(text):
-        return None
-    value = float(text)
-    return value if abs(value) != float("inf") else None
-
-
-def _target(name: str, plain: list[str | None], inference: Inference) -> Any:
+def _typed(column: polars.Series, guess: Guess) -> polars.Series:
     import polars as pl
 
+    plain = _plain(column, guess)
+    if guess.kind in ("number", "integer"):
+        return _numbers(plain)
+    if guess.kind == "boolean":
+        words = {"true": True, "false": False}
+        return plain.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+    if guess.kind == "date":
+        found = moments(plain, guess.format)
+        return plain.set(~plain.is_in(list(found)).fill_null(False), None)
+    # A blank is missing, padding is the file's own.
+    return column.set(plain.is_null(), None)
+
+
+def _plain(column: polars.Series, guess: Guess) -> polars.Series:
+    """Without padding, and null where a value is missing."""
+    plain = column.str.strip_chars()
+    gone = plain == ""
+    if guess.missing_words:
+        gone = gone | plain.is_in(list(guess.missing_words))
+    return plain.set(gone.fill_null(False), None)
+
+
+def _numbers(plain: polars.Series) -> polars.Series:
+    import polars as pl
+
+    numbers = plain.set(~plain.str.contains(f"^(?:{NUMBER.pattern})$").fill_null(False), None)
+    values = numbers.cast(pl.Float64, strict=False)
+    # Neither infinity nor what a 32-bit number cannot hold ever reaches a model.
+    return values.set((values.abs() > LARGEST).fill_null(False), None) + 0.0
+
+
+def _target(column: polars.Series, inference: Inference) -> polars.Series:
+    import polars as pl
+
+    guess = inference.columns[inference.target]
+    plain = _plain(column, guess)
     if not inference.classes:
-        return pl.Series(name, [_number(v) for v in plain], dtype=pl.Float64)
-    known = frozenset(inference.classes)
-    if inference.class_kind == "integer":
-        plain = [str(int(float(v))) if v and NUMBER.fullmatch(v) else None for v in plain]
-    return pl.Series(name, [v if v in known else None for v in plain], dtype=pl.String)
+        return _numbers(plain)
+    if inference.class_kind in ("integer", "number"):
+        by_value = {float(c): c for c in inference.classes}
+        return _numbers(plain).replace_strict(by_value, default=None, return_dtype=pl.String)
+    # One spelling for each class: those that differ by case or padding alone were refused when the table was read.
+    by_word = {_word(c): c for c in inference.classes}
+    found = {v: by_word.get(_word(v)) for v in plain.drop_nulls().unique().to_list()}
+    return plain.replace_strict(found, default=None, return_dtype=pl.String)
+
+
+def _word(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def spelled(label: Any, schema: Schema) -> Any:
-    """A label as the table has it: a float, or a class in the file's own spelling; None if it is neither."""
+    """A label as the table has it: a float, or a class in the file's own spelling; None if it is neither.
+
+    Classes are known without regard to case, padding, or whether a number came as text.
+    """
     output = schema.output
     if output.task == "regression":
-        return (
-            float(label)
-            if isinstance(label, (int, float)) and not isinstance(label, bool)
-            else None
-        )
-    text = (
-        str(label)
-        if not isinstance(label, bool)
-        else next((c for c in output.classes if c.lower() == str(label).lower()), str(label))
-    )
-    if isinstance(label, float) and label.is_integer() and text not in output.classes:
-        text = str(int(label))
-    return text if text in output.classes else None
+        if isinstance(label, bool) or not isinstance(label, (int, float)):
+            return None
+        return float(label) + 0.0 if abs(label) <= LARGEST else None
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    text = str(label)
+    if text in output.classes:
+        return text
+    if output.class_kind in ("integer", "number"):
+        if not NUMBER.fullmatch(text.strip()):
+            return None
+        return next((c for c in output.classes if float(c) == float(text)), None)
+    return next((c for c in output.classes if _word(c) == _word(text)), None)
 
 
 def as_json(value: Any, schema: Schema) -> Any:
@@ -99,19 +121,10 @@ def from_traffic(rows: list[dict[str, Any]], schema: Schema) -> polars.DataFrame
     """Labelled predictions (`inputs` in schema order, `label`, `at`) as rows of the table, with `_seen_at`."""
     import polars as pl
 
-    def value(column: Column, raw: Any) -> Any:
-        if raw is None:
-            return None
-        if column.kind in ("number", "integer"):
-            return float(raw)
-        if column.kind == "boolean":
-            return raw if isinstance(raw, bool) else str(raw).lower() == "true"
-        return str(raw)
-
     kinds = {"number": pl.Float64, "integer": pl.Float64, "boolean": pl.Boolean}
     data: dict[str, Any] = {}
     for n, column in enumerate(schema.inputs):
-        values = [value(column, row["inputs"][n]) for row in rows]
+        values = [_from_json(row["inputs"][n], column) for row in rows]
         data[column.name] = pl.Series(column.name, values, dtype=kinds.get(column.kind, pl.String))
     labels = [spelled(row["label"], schema) for row in rows]
     is_number = schema.output.task == "regression"
@@ -120,6 +133,24 @@ def from_traffic(rows: list[dict[str, Any]], schema: Schema) -> polars.DataFrame
     )
     data["_seen_at"] = pl.Series("_seen_at", [float(row["at"]) for row in rows], dtype=pl.Float64)
     return pl.DataFrame(data)
+
+
+def _from_json(raw: Any, column: Column) -> Any:
+    """A logged input as the table has it. The server let it pass, but perhaps under another schema."""
+    if raw is None or (isinstance(raw, str) and not raw.strip()):
+        return None
+    if column.kind in ("number", "integer"):
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+            return None
+        return float(raw) + 0.0 if abs(raw) <= LARGEST else None
+    if column.kind == "boolean":
+        if isinstance(raw, bool):
+            return raw
+        words = dict(zip(column.categories, (False, True), strict=False))
+        return words.get(raw, {"true": True, "false": False}.get(str(raw).lower()))
+    if column.kind == "date":
+        return str(raw).strip()
+    return str(raw)
 
 
 def columns_of(df: polars.DataFrame, schema: Schema) -> dict[str, list[Any]]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from gyrostat_runtime.files import write_atomic
 from gyrostat_runtime.schema import Schema
@@ -72,126 +75,206 @@ def take(
     """The snapshot of source and labelled traffic as they are now; None if all that there is is barred.
 
     The same rows give the same snapshot. If the newest content is barred, it is the newest earlier one that is not.
-    The record's `passed` says whether the checks held.
+    The record's `passed` says whether the checks held; if they did not, its rows are not kept and cannot be read.
+
+    Raises:
+        DataError, UsageError, ConfigError: the source or its rules cannot be read, or there is nothing to learn from.
     """
-    from gyrostat.data import traffic as traffic_of
+    from gyrostat.data import traffic
 
     df, inference = source_of(project, settings)
-    report = checks.run(
-        df, checks.read(project / "config" / settings.checks), frozenset(settings.personal)
-    )
-    schema = inference.schema(settings.personal)
-    source = frames.typed(df, inference)
-    keys = _keys(df, settings)
+    rules = checks.read(project / "config" / settings.checks)
+    personal = frozenset(settings.personal)
+    report = checks.run(df, rules, personal, settings.columns)
+    # What the declaration calls personal may not be in the table any more.
+    schema = inference.schema(tuple(c for c in settings.personal if c in df.columns))
     moment = time.time() if until is None else until
-    seen, cut = ([], {})
+    seen: list[dict[str, Any]] = []
+    cut: dict[str, Any] = {"log": {}, "labels": {}, "at": moment}
     if settings.learn_from_traffic:
-        seen, cut = traffic_of.labelled(
+        seen, cut = traffic.labelled(
             state, model, schema, until=moment, mature_after_s=mature_after_s
         )
-    rows = _together(source, frames.from_traffic(seen, schema), keys, settings, schema)
-    fingerprint, _ = _fingerprint(rows, schema)
+    rows = _together(
+        frames.typed(df, inference), frames.from_traffic(seen, schema), settings, schema, moment
+    )
+    schema = _as_of(schema, rows)
+    fingerprint, keys = _fingerprint(rows, schema)
     id = fingerprint[:ID_DIGITS]
-    if id in barred:
-        earlier = [r for r in records(state, model) if r["id"] not in barred and r["passed"]]
-        return earlier[-1] if earlier else None
+    if _is_barred(id, barred):
+        return newest(state, model, barred=barred)
     path = _folder(state, model) / f"{id}.json"
-    if path.exists():
-        known = json.loads(path.read_bytes())
-        if known["passed"] == (report["n_broken"] == 0):
-            return known
-    sides = rows["_side"].to_list()
+    known = json.loads(path.read_bytes()) if path.exists() else None
+    passed = report["n_broken"] == 0
+    if known is not None and known["passed"] == passed and known["checks"] == report:
+        return known
+    origins, sides = rows["_origin"].to_list(), rows["_side"].to_list()
+    n_train, n_heldout = sides.count(split.TRAIN), sides.count(split.HELDOUT)
+    if passed and min(n_train, n_heldout) < 2:
+        raise DataError(
+            f"The split leaves {n_train} rows to train and {n_heldout} to judge of {rows.height}; both need two at least. "
+            "Change data.split, or bring more rows. Nothing was done.",
+            n_train=n_train,
+            n_heldout=n_heldout,
+        )
+    version = known["lance_version"] if known else 0
+    if passed and not version:
+        version = _write(state, model, rows.insert_column(rows.width, _series("_key", keys)))
     made = {
-        "id": id, "fingerprint": fingerprint, "model": model, "lance_version": _write(state, model, rows),
-        "n_rows": rows.height, "n_source": source.height, "n_traffic": rows.filter(rows["_origin"] == "traffic").height,
-        "n_train": sides.count(split.TRAIN), "n_heldout": sides.count(split.HELDOUT),
-        "schema": schema.as_json(), "columns": df.columns, "cut": cut, "checks": report,
-        "passed": report["n_broken"] == 0, "source": settings.source.path, "made_at": moment,
+        "id": id, "fingerprint": fingerprint, "model": model, "lance_version": version, "n_rows": rows.height,
+        "n_source": origins.count("source"), "n_traffic": origins.count("traffic"), "n_read": df.height,
+        "n_labelled_traffic": len(seen), "n_train": n_train, "n_heldout": n_heldout, "schema": schema.as_json(),
+        "columns": df.columns, "cut": cut, "checks": report, "passed": passed, "source": settings.source.path,
+        "made_at": known["made_at"] if known and version else moment,
     }  # fmt: skip
-    for side in ("n_train", "n_heldout"):
-        if made[side] < 2:
-            raise DataError(
-                f"The split leaves {made['n_train']} rows to train and {made['n_heldout']} to judge of {rows.height}; "
-                "both need two at least. Change data.split."
-            )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(made, ensure_ascii=False, allow_nan=False, indent=1).encode())
     return made
 
 
-def _keys(df: polars.DataFrame, settings: DataSettings) -> list[Any] | None:
-    column = settings.split.group or settings.keys.entity
-    return df[column].to_list() if column and column in df.columns else None
+def newest(
+    state: Path, model: str, *, barred: frozenset[str] = frozenset()
+) -> dict[str, Any] | None:
+    """The newest snapshot whose checks held and that is not barred."""
+    found = [r for r in records(state, model) if r["passed"] and not _is_barred(r["id"], barred)]
+    return found[-1] if found else None
+
+
+def _is_barred(id: str, barred: frozenset[str]) -> bool:
+    return any(id.startswith(b.rpartition("/")[2]) for b in barred if b)
 
 
 def _together(
     source: polars.DataFrame,
     seen: polars.DataFrame,
-    keys: list[Any] | None,
     settings: DataSettings,
     schema: Schema,
+    moment: float,
 ) -> polars.DataFrame:
     """Source and traffic, sided, windowed, without the rows that have no label."""
     import polars as pl
 
-    inputs = [c.name for c in schema.inputs]
-    source = source.select([*inputs, schema.output.target])
+    names = [*(c.name for c in schema.inputs), schema.output.target]
     parts = [
-        source.with_columns(
-            pl.Series("_side", split.sides(source, settings, inputs, keys)),
-            pl.lit("source").alias("_origin"),
-            pl.lit(0.0).alias("_seen_at"),
+        source.select(names).with_columns(
+            pl.lit("source").alias("_origin"), pl.lit(moment).alias("_seen_at")
         )
     ]
     if seen.height:
         parts.append(
-            seen.select([*inputs, schema.output.target, "_seen_at"]).with_columns(
-                pl.Series("_side", split.sides(seen, settings, inputs)), pl.lit("traffic").alias("_origin")
-            ).select(parts[0].columns)
-        )  # fmt: skip
+            seen.select(
+                *names, pl.lit("traffic").alias("_origin"), pl.col("_seen_at").cast(pl.Float64)
+            )
+        )
     rows = pl.concat(parts).filter(pl.col(schema.output.target).is_not_null())
-    return rows.tail(settings.window) if settings.window else rows
-
-
-def _fingerprint(rows: polars.DataFrame, schema: Schema) -> tuple[str, list[int]]:
-    """Schema and the sum of all rows' hashes modulo 2^256: any order, and with XOR rows that stand twice would cancel."""
-    names = sorted(n for n in rows.columns if not n.startswith("_"))
-    hashes = [
-        int.from_bytes(hashlib.sha256(split.canonical(row)).digest(), "big")
-        for row in zip(*(rows[n].to_list() for n in names), strict=True)
-    ]
-    kinds = json.dumps(
-        [[c.name, c.kind] for c in schema.inputs] + [[schema.output.target, schema.output.task]],
-        ensure_ascii=False,
+    if settings.window:
+        rows = rows.tail(settings.window)
+    return rows.with_columns(
+        pl.Series("_side", split.sides(rows, settings, schema), dtype=pl.String)
     )
-    return hashlib.sha256(f"{kinds}{sum(hashes) % MODULUS:064x}".encode()).hexdigest(), hashes
+
+
+def _as_of(schema: Schema, rows: polars.DataFrame) -> Schema:
+    """The schema with what these rows had: categories of the training side, missing values of both."""
+    used = {f.column for f in schema.features}
+    train = rows.filter(rows["_side"] == split.TRAIN)
+    inputs = []
+    for column in schema.inputs:
+        if column.name in used:
+            has_missing = rows[column.name].null_count() > 0
+            column = replace(column, nullable=column.nullable or has_missing)
+            if column.kind == "category":
+                levels = train[column.name].drop_nulls().unique().sort().to_list()
+                column = replace(column, categories=tuple(levels))
+        inputs.append(column)
+    return replace(schema, inputs=tuple(inputs))
+
+
+def _series(name: str, values: list[str]) -> polars.Series:
+    import polars as pl
+
+    return pl.Series(name, values, dtype=pl.String)
+
+
+def _fingerprint(rows: polars.DataFrame, schema: Schema) -> tuple[str, list[str]]:
+    """`(fingerprint, a key for each row)`.
+
+    The fingerprint is of the schema and the sum of all rows' hashes modulo 2^256: any order gives the same, and rows
+    that stand twice count twice (with XOR they would cancel).
+    """
+    names = [*(c.name for c in schema.inputs), schema.output.target, "_side"]
+    hashes = [
+        hashlib.sha256(row).digest() for row in split.canonical([rows[name] for name in names])
+    ]
+    total = sum(int.from_bytes(h, "big") for h in hashes) % MODULUS
+    kinds = json.dumps(schema.as_json(), ensure_ascii=False, sort_keys=True)
+    fingerprint = hashlib.sha256(kinds.encode() + total.to_bytes(32, "big")).hexdigest()
+    twins: Counter[str] = Counter()
+    keys = []
+    for digest, origin in zip(hashes, rows["_origin"].to_list(), strict=True):
+        key = f"{digest[:16].hex()}{origin[0]}"
+        twins[key] += 1
+        keys.append(f"{key}{twins[key]}")
+    return fingerprint, keys
+
+
+def _stored(name: str) -> str:
+    # In Lance a dot in a name is a step into a struct.
+    return name.replace("%", "%25").replace(".", "%2E")
 
 
 def _write(state: Path, model: str, rows: polars.DataFrame) -> int:
-    """A version of the Lance table with exactly these rows; what is there already is not written again."""
-    import lance
+    """A version of the Lance table with exactly these rows. A change costs about what changed.
 
-    uri = str(state / "tables" / f"{model}.lance")
-    table = rows.to_arrow()
-    if not Path(uri).exists():
-        return lance.write_dataset(table, uri).version
-    dataset = lance.dataset(uri)
-    old = dataset.to_table()
-    if old.schema.equals(table.schema):
-        if table.num_rows == old.num_rows and table.equals(old):
-            return dataset.version
-        if table.num_rows > old.num_rows and table.slice(0, old.num_rows).equals(old):
-            return lance.write_dataset(table.slice(old.num_rows), uri, mode="append").version
-    return lance.write_dataset(table, uri, mode="overwrite").version
+    Killed in between, the newest version may hold some of the change; it is no snapshot, and the next one starts from it.
+    """
+    import lance
+    import polars as pl
+
+    rows = rows.rename(_stored)
+    place = state / "tables" / f"{model}.lance"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    uri = str(place)
+    try:
+        dataset = lance.dataset(uri)
+    except (ValueError, OSError):
+        return lance.write_dataset(rows.to_arrow(), uri, mode="create").version
+    old = pl.DataFrame(pl.from_arrow(dataset.to_table(columns=["_key", "_seen_at"])))
+    first = dict(zip(old["_key"].to_list(), old["_seen_at"].to_list(), strict=True))
+    keys = rows["_key"].to_list()
+    # A row counts as seen when it was seen first.
+    seen = [first.get(k, at) for k, at in zip(keys, rows["_seen_at"].to_list(), strict=True)]
+    rows = rows.with_columns(pl.Series("_seen_at", seen, dtype=pl.Float64))
+    gone = list(first.keys() - set(keys))
+    is_alike = dataset.schema.equals(rows.head(0).to_arrow().schema)
+    if not is_alike or len(gone) > max(1000, 0.2 * len(first)):
+        return lance.write_dataset(rows.to_arrow(), uri, mode="overwrite").version
+    for n in range(0, len(gone), 500):
+        listed = ", ".join(f"'{key}'" for key in gone[n : n + 500])
+        dataset.delete(f"_key IN ({listed})")
+    fresh = rows.filter(~pl.col("_key").is_in(list(first)))
+    if fresh.height:
+        return lance.write_dataset(fresh.to_arrow(), uri, mode="append").version
+    return lance.dataset(uri).version
 
 
 def read(state: Path, model: str, id: str) -> polars.DataFrame:
-    """The rows of a snapshot with `_side` (train, heldout), `_origin` (source, traffic) and `_seen_at` (seconds; 0: source)."""
+    """The rows of a snapshot with `_side` (train, heldout), `_origin` (source, traffic) and `_seen_at` (first, in seconds since 1970).
+
+    Raises:
+        UsageError: there is no such snapshot.
+        DataError: it did not pass its checks.
+    """
     import lance
     import polars as pl
 
     made = record(state, model, id)
+    if not made["lance_version"]:
+        raise DataError(
+            f"snapshot/{model}/{made['id']} did not pass its checks, so its rows were not kept. See: gyrostat data report {made['id']}"
+        )
     dataset = lance.dataset(str(state / "tables" / f"{model}.lance"), version=made["lance_version"])
     frame = pl.from_arrow(dataset.to_table())
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    # In an order that only the rows decide, so that a training on them can be repeated.
+    return frame.sort("_key").drop("_key").rename(lambda name: unquote(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,45 @@ def labelled(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """`(rows, cut)`: rows as `{"inputs", "label", "at", "id"}`, each prediction once, the latest label counting.
 
-    Only what was answered to somebody counts, and only predictions older than `mature_after_s` at `until`.
+    Only what was answered to somebody counts, and only predictions older than `mature_after_s` at `until`. `inputs` are
+    in the order of `schema`, whatever schema the model had that answered; None where it did not know the column.
     """
     labels: dict[str, log.Label] = {}
+    n_labels = 0
     for label in log.read_labels(state / "labels" / model, until=until):
-        if (known := labels.get(label.id)) is None or label.at >= known.at:
-            labels[label.id] = label
+        n_labels += 1
+        # A request of one row may be labelled by its own id or by its row's.
+        name = label.id if "." in label.id else f"{label.id}.0"
+        if (known := labels.get(name)) is None or label.at >= known.at:
+            labels[name] = label
     rows: dict[str, dict[str, Any]] = {}
-    n_inputs = len(schema.inputs)
+    places: dict[str, list[int | None]] = {}
     for frame in log.read(state / "log" / model, until=until - mature_after_s) if labels else ():
-        if frame.arm not in ANSWERED or not 200 <= frame.status < 300:
+        if frame.arm not in ANSWERED or frame.is_error:
             continue
         for n, inputs in enumerate(frame.inputs):
             name = f"{frame.id}.{n}"
-            found = labels.get(name) or (labels.get(frame.id) if frame.n == 1 else None)
-            if found is not None and len(inputs) == n_inputs:
-                rows[name] = {"inputs": inputs, "label": found.label, "at": frame.at, "id": name}
-    return list(rows.values()), {"until": until, "n_labels": len(labels), "n_rows": len(rows)}
+            found = labels.get(name)
+            if found is None or name in rows or (frame.n > 1 and n == 0 and "." not in found.id):
+                continue
+            if frame.bundle not in places:
+                places[frame.bundle] = _places(state, frame.bundle, schema)
+            order = places[frame.bundle]
+            if max((p for p in order if p is not None), default=-1) >= len(inputs):
+                continue
+            values = [None if p is None else inputs[p] for p in order]
+            rows[name] = {"inputs": values, "label": found.label, "at": frame.at, "id": name}
+    cut = {"log": {"until": until - mature_after_s, "n_rows": len(rows)}, "labels": {"until": until, "n": n_labels}, "at": until}  # fmt: skip
+    return list(rows.values()), cut
+
+
+def _places(state: Path, bundle: str, schema: Schema) -> list[int | None]:
+    """Where each of the schema's inputs stands in what this bundle logged."""
+    manifest = state / "bundles" / bundle / "manifest.json"
+    try:
+        logged = Schema.from_json(json.loads(manifest.read_bytes())["schema"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # The bundle is gone; what it logged is read as the newest schema has it.
+        logged = schema
+    index = {column.name: n for n, column in enumerate(logged.inputs)}
+    return [index.get(column.name) for column in schema.inputs]

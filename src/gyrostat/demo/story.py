@@ -62,7 +62,9 @@ class Stage:
     traffic: Traffic | None = None
     began: float = field(default_factory=time.monotonic)
 
-    def command(self, *arguments: str, may_refuse: bool = False, where: Path | None = None) -> dict[str, Any]:
+    def command(
+        self, *arguments: str, may_refuse: bool = False, where: Path | None = None
+    ) -> dict[str, Any]:
         """A command as a user would type it, in JSON."""
         done = subprocess.run(
             [sys.executable, "-m", "gyrostat.cli.main", *arguments, "--json"],
@@ -78,7 +80,9 @@ class Stage:
             answer = {"error": {"message": (done.stderr or done.stdout).strip()[-500:]}}
         if done.returncode not in ((0, 1) if may_refuse else (0,)):
             message = answer.get("error", {}).get("message", "no word")
-            raise StoryError(f"`gyrostat {' '.join(arguments)}` ended with {done.returncode}: {message}")
+            raise StoryError(
+                f"`gyrostat {' '.join(arguments)}` ended with {done.returncode}: {message}"
+            )
         return answer
 
     def status(self) -> dict[str, Any]:
@@ -96,15 +100,21 @@ class Stage:
         """Entries of one kind, newest last, from the ledger."""
         return [e for e in self.project.ledger.entries(after=after) if e.kind == kind]
 
-    def wait(self, what: str, is_there: Callable[[], Any], *, patience_s: float = PATIENCE_S) -> Any:
+    def wait(
+        self, what: str, is_there: Callable[[], Any], *, patience_s: float = PATIENCE_S
+    ) -> Any:
         """Until something is there; says now and then what is waited for."""
         began, told = time.monotonic(), time.monotonic()
         while not (found := is_there()):
             if self.up is not None and self.up.poll() is not None:
-                raise StoryError(f"`gyrostat up` ended with {self.up.returncode} while waiting for {what}.")
+                raise StoryError(
+                    f"`gyrostat up` ended with {self.up.returncode} while waiting for {what}."
+                )
             waited_s = time.monotonic() - began
             if waited_s > patience_s:
-                raise StoryError(f"Waited {span(waited_s)} for {what}; it did not happen. Look: gyrostat status")
+                raise StoryError(
+                    f"Waited {span(waited_s)} for {what}; it did not happen. Look: gyrostat status"
+                )
             if time.monotonic() - told > 12:
                 told = time.monotonic()
                 self.say(f"   ...   waiting for {what}, {span(waited_s)} so far{self._progress()}")
@@ -118,14 +128,23 @@ class Stage:
         return ""
 
 
-def tell(*, data: str | None, target: str | None, folder: str | None, ends: bool, say: Callable[[str], None]) -> Told:
+def tell(
+    *,
+    data: str | None,
+    target: str | None,
+    folder: str | None,
+    ends: bool,
+    say: Callable[[str], None],
+) -> Told:
     """Tell the whole story; exit code 0 only if every chapter really happened.
 
     Raises:
         UsageError: the folder is not empty, or the table is missing.
         StoryError: a chapter did not happen.
     """
-    place = Path(folder).resolve() if folder else Path(tempfile.mkdtemp(prefix="gyrostat-")) / "demo"
+    place = (
+        Path(folder).resolve() if folder else Path(tempfile.mkdtemp(prefix="gyrostat-")) / "demo"
+    )
     if place.exists() and any(place.iterdir()):
         raise UsageError(f"{place} is not empty. Give --folder a new one. Nothing was done.")
     stage = Stage(place, say)
@@ -138,11 +157,18 @@ def tell(*, data: str | None, target: str | None, folder: str | None, ends: bool
         line = f"All six chapters happened (checked from the ledger, {n_entries} entries, chain whole).  {took}"
         say(line)
         if not ends:
-            say(f"The control room stays open: http://127.0.0.1:{stage.control_port}   Ctrl-C ends it")
+            say(
+                f"The control room stays open: http://127.0.0.1:{stage.control_port}   Ctrl-C ends it"
+            )
             with contextlib.suppress(KeyboardInterrupt):
                 assert stage.up is not None
                 stage.up.wait()
-        facts = {"chapters": chapters, "entries": n_entries, "folder": str(place), "seconds": time.monotonic() - stage.began}
+        facts = {
+            "chapters": chapters,
+            "entries": n_entries,
+            "folder": str(place),
+            "seconds": time.monotonic() - stage.began,
+        }
         return Told((), facts)
     finally:
         _end(stage)
@@ -189,26 +215,40 @@ def _made_and_released(stage: Stage, table: Path, target: str | None) -> dict[st
     began = time.monotonic()
     stage.folder.parent.mkdir(parents=True, exist_ok=True)
     stage.say("1  A model is made and released")
-    arguments = ["init", str(stage.folder), "--data", str(table), *(["--target", target] if target else [])]
+    arguments = [
+        "init",
+        str(stage.folder),
+        "--data",
+        str(table),
+        *(["--target", target] if target else []),
+    ]
     made = stage.command(*arguments, where=stage.folder.parent)
     stage.model = made["model"]
     stage.port, stage.control_port = _free(8080), _free(7007)
     overlay = OVERLAY.format(model=stage.model, port=stage.port, control_port=stage.control_port)
     (stage.folder / "config" / "dev.yaml").write_text(overlay, encoding="utf-8")
-    stage.say(f"   project    {stage.folder}   {made['n_rows']:,} rows, target {made['target']}, {made['task']}")
+    stage.say(
+        f"   project    {stage.folder}   {made['n_rows']:,} rows, target {made['target']}, {made['task']}"
+    )
     log = (stage.folder / "up.log").open("ab")
     stage.up = subprocess.Popen(
         [sys.executable, "-m", "gyrostat.cli.main", "up"],
         cwd=stage.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     log.close()
-    stage.wait("a first candidate that asks for approval", lambda: _waiting(stage) or _ended_badly(stage))
+    stage.wait(
+        "a first candidate that asks for approval", lambda: _waiting(stage) or _ended_badly(stage)
+    )
     stage.command("approve", stage.model, "--reason", "the demo, as you would")
     promoted = stage.wait("version 1 to be champion", lambda: stage.entries("promoted"))[-1]
-    stage.wait("the model server to answer with it", lambda: stage.status()["champion"].get("applied"))
+    stage.wait(
+        "the model server to answer with it", lambda: stage.status()["champion"].get("applied")
+    )
     took = span(time.monotonic() - began)
     quality = stage.status()["champion"]
-    stage.say(f"   released   version 1 is champion after {took}: {quality['words']}; approved by this demo, as you would")
+    stage.say(
+        f"   released   version 1 is champion after {took}: {quality['words']}; approved by this demo, as you would"
+    )
     return {"title": "A model is made and released", "entry": promoted.position}
 
 
@@ -219,7 +259,9 @@ def _waiting(stage: Stage) -> bool:
 def _ended_badly(stage: Stage) -> bool:
     for kind in ("gave_up", "gate_failed", "checks_failed", "staging_failed"):
         for entry in stage.entries(kind):
-            raise StoryError(f"The first candidate was not released: {kind} {entry.body.get('cause', '')} ({entry.ref})")
+            raise StoryError(
+                f"The first candidate was not released: {kind} {entry.body.get('cause', '')} ({entry.ref})"
+            )
     return False
 
 
@@ -230,9 +272,12 @@ def _the_world_moves(stage: Stage) -> tuple[dict[str, Any], worlds.Shift]:
     rows = list(zip(table.records, table.labels, strict=True))
     stage.traffic = Traffic(stage.port, stage.model, rows, per_second=PER_SECOND)
     stage.traffic.start()
-    stage.wait("normal traffic", lambda: stage.traffic.counts().labelled >= 150)
-    before = stage.traffic.counts()
-    stage.say(f"   normal     {before.answered:,} predictions, {before.failed} failed, {before.labelled:,} labelled")
+    traffic = stage.traffic
+    stage.wait("normal traffic", lambda: traffic.counts().labelled >= 150)
+    before = traffic.counts()
+    stage.say(
+        f"   normal     {before.answered:,} predictions, {before.failed} failed, {before.labelled:,} labelled"
+    )
     began = time.monotonic()
     after = stage.project.ledger.position()
     stage.traffic.world = shift.apply
@@ -244,13 +289,17 @@ def _the_world_moves(stage: Stage) -> tuple[dict[str, Any], worlds.Shift]:
 
     columns = stage.wait("drift to be seen", drifted)
     seen = stage.traffic.counts().answered - before.answered
-    stage.say(f"   drift      in {columns} seen after {seen:,} predictions ({span(time.monotonic() - began)})")
+    stage.say(
+        f"   drift      in {columns} seen after {seen:,} predictions ({span(time.monotonic() - began)})"
+    )
     decay = stage.wait(
         "decay to be shown by labels",
         lambda: [e for e in stage.entries("triggered", after=after) if e.body["by"] == "decay"],
     )[0]
     labelled = stage.traffic.counts().labelled - before.labelled
-    stage.say(f"   decay      shown after {labelled:,} labels ({span(time.monotonic() - began)}): {decay.body.get('why', '')}")
+    stage.say(
+        f"   decay      shown after {labelled:,} labels ({span(time.monotonic() - began)}): {decay.body.get('why', '')}"
+    )
     return {"title": "The world moves", "entry": decay.position}, shift
 
 
@@ -259,14 +308,24 @@ def _the_loop_answers(stage: Stage, shift: worlds.Shift) -> dict[str, Any]:
     stage.say("3  The loop answers")
     version = stage.status()["champion"]["version"]
     promoted = _follow(stage, began_after=stage.entries("triggered")[-1].position, version=version)
-    stage.say(f"   champion   version {stage.status()['champion']['version']} answers everything, {span(time.monotonic() - began)}")
+    stage.say(
+        f"   champion   version {stage.status()['champion']['version']} answers everything, {span(time.monotonic() - began)}"
+    )
     return {"title": "The loop answers", "entry": promoted.position, "shift": shift.words}
 
 
 def _follow(stage: Stage, *, began_after: int, version: int) -> Any:
     """From a trigger to the promotion of a newer version, telling each step once; undecided ones are approved aloud."""
     told: set[int] = set()
-    tells = {"snapshotted", "trained", "packed", "gate_passed", "staging_started", "advanced", "canary_started"}
+    tells = {
+        "snapshotted",
+        "trained",
+        "packed",
+        "gate_passed",
+        "staging_started",
+        "advanced",
+        "canary_started",
+    }
 
     def look() -> Any:
         for entry in stage.project.ledger.entries(after=began_after):
@@ -275,14 +334,23 @@ def _follow(stage: Stage, *, began_after: int, version: int) -> Any:
             told.add(entry.position)
             if entry.kind in tells:
                 stage.say(f"   {stage.project.words(entry)}")
-            if entry.kind in ("gate_failed", "gave_up", "checks_failed", "staging_failed", "regressed", "expired"):
+            if entry.kind in (
+                "gate_failed",
+                "gave_up",
+                "checks_failed",
+                "staging_failed",
+                "regressed",
+                "expired",
+            ):
                 raise StoryError(f"{entry.kind} in {entry.stream}: {stage.project.words(entry)}")
             if entry.kind == "promoted" and stage.status()["champion"]["version"] > version:
                 return entry
         for ask in stage.status()["needs_you"]:
             if ask["what"] in ("undecided", "approval", "expired"):
                 stage.say(f"   approved   by this demo, as you would: {ask['why']}")
-                stage.command("approve", ask["ref"], "--reason", "the demo, as you would", may_refuse=True)
+                stage.command(
+                    "approve", ask["ref"], "--reason", "the demo, as you would", may_refuse=True
+                )
         return None
 
     return stage.wait("the candidate to take over", look)
@@ -298,7 +366,9 @@ def _a_bad_candidate(stage: Stage) -> dict[str, Any]:
     stage.say(f"   injected   {strange.words}")
     source.write_text(honest + strange.code, encoding="utf-8")
     try:
-        stage.command("run", "--no-wait", "--key", "demo-bad", "--reason", "the demo's bad candidate")
+        stage.command(
+            "run", "--no-wait", "--key", "demo-bad", "--reason", "the demo's bad candidate"
+        )
         moved = stage.traffic.world
         stage.wait("the bad candidate to take traffic", lambda: _answers(stage, after))
         before, began = stage.traffic.counts(), time.monotonic()
@@ -334,7 +404,9 @@ def _somebody_asks(stage: Stage) -> dict[str, Any]:
     stage.say("5  Somebody asks")
     prediction = stage.traffic.counts().last_id
     ref = f"prediction/{stage.model}/{prediction}"
-    told = stage.wait("the prediction to be found in the log", lambda: _why(stage, ref), patience_s=15)
+    told = stage.wait(
+        "the prediction to be found in the log", lambda: _why(stage, ref), patience_s=15
+    )
     chain = told["chain"]
     for link in chain:
         stage.say(f"   {link['what']:10} {link['words']}")
@@ -372,7 +444,16 @@ def _somebody_pulls_the_plug(stage: Stage) -> dict[str, Any]:
 
 
 def _twice(stage: Stage, after: int) -> str:
-    once = ("run_opened", "snapshotted", "trained", "packed", "offered", "staging_started", "canary_started", "promoted")
+    once = (
+        "run_opened",
+        "snapshotted",
+        "trained",
+        "packed",
+        "offered",
+        "staging_started",
+        "canary_started",
+        "promoted",
+    )
     seen: set[tuple[str, str]] = set()
     for entry in stage.project.ledger.entries(after=after):
         if entry.kind in once:
@@ -390,5 +471,3 @@ def _free(port: int) -> int:
             probe.bind(("127.0.0.1", wanted))
             return probe.getsockname()[1]
     raise UsageError("No port is free on 127.0.0.1.")
-
-

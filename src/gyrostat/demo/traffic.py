@@ -37,8 +37,15 @@ class Traffic:
     `world` turns a held-out row into what a user sends today; the story changes it to move the world.
     """
 
-    def __init__(self, port: int, model: str, rows: Sequence[Row], *, per_second: float, seed: int = 7) -> None:
-        self.port, self.path, self.rows, self.per_second = port, f"/invocations/{model}", rows, per_second
+    def __init__(
+        self, port: int, model: str, rows: Sequence[Row], *, per_second: float, seed: int = 7
+    ) -> None:
+        self.port, self.path, self.rows, self.per_second = (
+            port,
+            f"/invocations/{model}",
+            rows,
+            per_second,
+        )
         self.world: Callable[[Row, random.Random], Row] = lambda row, _dice: row
         self.tally = Tally()
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -63,7 +70,9 @@ class Traffic:
     def counts(self) -> Tally:
         """A copy of the tally as it stands."""
         with self._lock:
-            return Tally(**{**vars(self.tally), "by_version": collections.Counter(self.tally.by_version)})
+            return Tally(
+                **{**vars(self.tally), "by_version": collections.Counter(self.tally.by_version)}
+            )
 
     def _ask(self, dice: random.Random) -> None:
         link: http.client.HTTPConnection | None = None
@@ -115,11 +124,17 @@ class Traffic:
     def _post_labels(self, labels: list[dict[str, Any]]) -> bool:
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            link.request("POST", "/labels", json.dumps({"labels": labels}).encode(), {"Content-Type": "application/json"})
+            link.request(
+                "POST",
+                "/labels",
+                json.dumps({"labels": labels}).encode(),
+                {"Content-Type": "application/json"},
+            )
             answer = link.getresponse()
             answer.read()
-            return answer.status == 202
         except (OSError, http.client.HTTPException):
             return False
+        else:
+            return answer.status == 202
         finally:
             link.close()

@@ -44,7 +44,9 @@ class Shift:
             record[name] = value
         if label is None:
             return record, None
-        return record, self.label_map.get(label, label) if self.label_map else label + self.label_added
+        return record, self.label_map.get(
+            label, label
+        ) if self.label_map else label + self.label_added
 
 
 def invent(table: Table) -> Shift:
@@ -66,9 +68,13 @@ def invent(table: Table) -> Shift:
         classes = [c for c, _ in Counter(table.labels).most_common()]
         label_added, label_map = 0.0, dict(zip(classes, classes[1:] + classes[:1], strict=True))
         target = "each class becomes the next"
-    first = ", ".join(f"{n} {a:+g}" for n, a in list(added.items())[:2]) or ", ".join(f'{n} = "moved"' for n in renamed)
+    first = ", ".join(f"{n} {a:+g}" for n, a in list(added.items())[:2]) or ", ".join(
+        f'{n} = "moved"' for n in renamed
+    )
     more = f" and {len(added) - 2} more readings" if len(added) > 2 else ""
-    return Shift(added, renamed, label_added, label_map, f"in the traffic {first}{more}; {target} with it")
+    return Shift(
+        added, renamed, label_added, label_map, f"in the traffic {first}{more}; {target} with it"
+    )
 
 
 def _round(value: float) -> float:
@@ -136,4 +142,6 @@ def strange_rows(table: Table) -> Strange:
     else:
         name, value = table.categories[0], "never seen"
     words = f"a model that passes the gates and refuses rows with {name} = {value!r}; 30 % of the traffic has it soon"
-    return Strange(name, value, words, CODE.replace("{column!r}", repr(name)).replace("{value!r}", repr(value)))
+    return Strange(
+        name, value, words, CODE.replace("{column!r}", repr(name)).replace("{value!r}", repr(value))
+    )

@@ -212,9 +212,8 @@ class SqliteLedger:
         """See `ports.Ledger`."""
         where, args = ("is_over = 0", ()) if stream is None else ("name = ?", (stream,))
         with self._turn:
-            rows = self.db.execute(
-                f"SELECT name, head_seq, head FROM streams WHERE {where}", args
-            ).fetchall()
+            query = f"SELECT name, head_seq, head FROM streams WHERE {where}"  # noqa: S608
+            rows = self.db.execute(query, args).fetchall()
         return [(name, seq, json.loads(head)) for name, seq, head in rows]
 
     def acquire(self, name: str, owner: str, *, ttl_s: float) -> int | None:

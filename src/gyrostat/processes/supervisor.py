@@ -68,7 +68,12 @@ def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
 def _by_whom(port: int) -> str:
     with contextlib.suppress(psutil.Error, OSError):
         for link in psutil.net_connections("tcp"):
-            if link.laddr and link.laddr.port == port and link.status == psutil.CONN_LISTEN and link.pid:
+            if (
+                link.laddr
+                and link.laddr.port == port
+                and link.status == psutil.CONN_LISTEN
+                and link.pid
+            ):
                 return f" by {psutil.Process(link.pid).name()} (pid {link.pid})"
     return ""
 
@@ -122,9 +127,15 @@ class Supervisor:
             return
         lived_s = time.monotonic() - child.started
         child.n_restarts = 0 if lived_s > STABLE_S else child.n_restarts + 1
-        wait_s = RESTART_AFTER_S[min(child.n_restarts, len(RESTART_AFTER_S)) - 1] if child.n_restarts else 0.1
+        wait_s = (
+            RESTART_AFTER_S[min(child.n_restarts, len(RESTART_AFTER_S)) - 1]
+            if child.n_restarts
+            else 0.1
+        )
         ended = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
-        self.say(f"{child.name} {ended}; starts again in {wait_s:g} s (see {self.state / 'run' / child.name}.log)")
+        self.say(
+            f"{child.name} {ended}; starts again in {wait_s:g} s (see {self.state / 'run' / child.name}.log)"
+        )
         if child.name.startswith("server"):
             self._seal(child.name)
         child.process, child.due = None, time.monotonic() + wait_s

@@ -1,0 +1,758 @@
+"""The door: one method for each verb. The command line, the control room, the demo and notebooks come in by it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import getpass
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gyrostat import config, told
+from gyrostat.errors import GyrostatError, TakenError, UsageError
+from gyrostat.ledger import times, words
+from gyrostat.ledger.chain import verify
+from gyrostat.ledger.sqlite import SqliteLedger
+from gyrostat.loop.overview import overview
+from gyrostat.terms import Draft, Entry, Ref, Told
+
+Say = Callable[[str], None]
+
+
+def init(
+    folder: str | Path,
+    data: str | Path,
+    target: str | None,
+    *,
+    task: str | None = None,
+    name: str | None = None,
+) -> Told:
+    """Make a project around a table; see `scaffold.init`."""
+    from gyrostat import scaffold
+
+    return scaffold.init(Path(folder), Path(data), target, task=task, name=name)
+
+
+def whoami() -> str:
+    """Who asks, as the operating system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a snapshot as a user would send them; prints as a count."""
+
+    records: list[dict[str, Any]]
+    labels: list[Any]
+    numbers: dict[str, str]
+    """Columns that hold numbers, to their kind: number or integer."""
+    categories: list[str]
+    task: str
+    limit: float
+    """The declared limit of the champion's metric; 0: none."""
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.records):,} rows of {len(self.records[0]) if self.records else 0} columns"
+        )
+
+
+class Project:
+    """A project's folder, opened. Cheap to make; reads what it needs when asked."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.root = config.project_root(Path(folder) if folder else Path.cwd())
+        self._loaded: config.Loaded | None = None
+        self._ledger: SqliteLedger | None = None
+
+    def __repr__(self) -> str:
+        return f"gyrostat.Project({str(self.root)!r})"
+
+    @property
+    def loaded(self) -> config.Loaded:
+        """The declaration in force."""
+        if self._loaded is None:
+            self._loaded = config.load(self.root)
+        return self._loaded
+
+    @property
+    def state(self) -> Path:
+        """Where everything is kept: `.gyrostat/<env>`."""
+        return self.loaded.state
+
+    @property
+    def ledger(self) -> SqliteLedger:
+        """The one truth."""
+        if self._ledger is None:
+            self._ledger = SqliteLedger(self.state / "ledger.db")
+        return self._ledger
+
+    def model(self, name: str | None) -> str:
+        """The name, checked; may be left out where there is one model.
+
+        Raises:
+            UsageError: there is no such model, or there are several.
+        """
+        known = list(self.loaded.declaration.models)
+        if name is None:
+            if len(known) == 1:
+                return known[0]
+            raise UsageError(f"Which model? This project has {', '.join(known)}.")
+        if name not in known:
+            raise UsageError(f"There is no model {name!r}. Declared: {', '.join(known)}.")
+        return name
+
+    def _ref(self, text: str) -> Ref:
+        known = list(self.loaded.declaration.models)
+        try:
+            return Ref.parse(text, only_model=known[0] if len(known) == 1 else None)
+        except ValueError as error:
+            raise UsageError(f"{error}.") from None
+
+    # ---- asking
+
+    def status(self, *, at: str | None = None) -> Told:
+        """Does it hurt users, must you act, what is the loop doing, what changed, what to type."""
+        moment = self._time(at) if at else None
+        facts = overview(self.ledger, self.state, self.loaded, at=moment)
+        facts["processes"] = sorted(self.processes()) if at is None else []
+        facts["mistake"] = self._mistake()
+        return Told(
+            tuple(told.status(facts, is_up="loop" in facts["processes"], is_past=at is not None)),
+            facts,
+        )
+
+    def _mistake(self) -> str:
+        """Of the declaration as it is on disk, if the loop runs by an older one."""
+        try:
+            config.load(self.root)
+        except GyrostatError as error:
+            return str(error)
+        return ""
+
+    def _time(self, text: str) -> float:
+        try:
+            return times.parse(text)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def pulse(self) -> str:
+        """Changes when something did: cheap enough to ask twice a second."""
+        stamp = [str(self.ledger.position())]
+        for path in sorted((self.state / "observations").glob("*/live.json")):
+            with contextlib.suppress(OSError):
+                stamp.append(str(path.stat().st_mtime_ns))
+        return "-".join(stamp)
+
+    def recent(self, model: str, *, limit: int = 12) -> dict[str, Any]:
+        """The newest news of a model, for a page."""
+        news = []
+        after = max(0, self.ledger.position() - 60 * limit)
+        for entry in self.ledger.entries(after=after):
+            if self._is_of(entry, model) and words.is_news(entry):
+                news.append(entry)
+        return {"events": [self._event(e) for e in reversed(news[-limit:])]}
+
+    @staticmethod
+    def _is_of(entry: Entry, model: str) -> bool:
+        parts = entry.stream.split("/")
+        return parts[0] == "declaration" or (len(parts) > 1 and parts[1] == model)
+
+    @staticmethod
+    def _event(entry: Entry) -> dict[str, Any]:
+        area, text, mark = words.words(entry)
+        return {
+            "entry": entry.ref, "at": times.iso(entry.at), "stream": entry.stream, "kind": entry.kind, "area": area,
+            "text": text, "mark": mark, "actor": entry.actor,
+        }  # fmt: skip
+
+    def words(self, entry: Entry) -> str:
+        """An entry as one line."""
+        area, text, _ = words.words(entry)
+        return f"{area:10} {text}"
+
+    def changes(self, model: str | None = None, *, since: str = "24h") -> Told:
+        """What changed, newest first."""
+        name, moment = self.model(model), self._time(since)
+        found = [
+            e
+            for e in self.ledger.entries()
+            if e.at >= moment and self._is_of(e, name) and words.is_news(e)
+        ]
+        lines = [f"{times.local(e.at):>12}  {self.words(e)}" for e in reversed(found)]
+        facts = {
+            "model": name,
+            "since": times.iso(moment),
+            "changes": [self._event(e) for e in reversed(found)],
+        }
+        return Told(
+            tuple(lines or [f"{name}: nothing changed since {times.local(moment)}."]), facts
+        )
+
+    def why(self, ref: str) -> Told:
+        """Where a thing comes from, back to data, code, gates and approval."""
+        from gyrostat.loop import lineage
+
+        chain = lineage.why(self.ledger, self.state, self.loaded, self._ref(ref))
+        return Told(tuple(told.chain(chain)), {"ref": str(self._ref(ref)), "chain": chain})
+
+    def who_served(self, model: str | None = None, *, at: str | None = None) -> Told:
+        """Which versions answered at a time, by the routes that every server had said to answer by."""
+        name = self.model(model)
+        moment = self._time(at) if at else time.time()
+        applied = [
+            e
+            for e in self.ledger.tail(f"production/{name}")
+            if e.kind == "applied" and e.at <= moment
+        ]
+        if not applied:
+            return Told(
+                (f"{name}: nobody answered at {times.local(moment)}.",),
+                {"model": name, "at": times.iso(moment), "arms": []},
+            )
+        entry = applied[-1]
+        lines = [
+            f"{name}  at {times.local(moment)}, routes {entry.body['seq']} applied {times.local(entry.at)} ({entry.ref})"
+        ]
+        for arm in entry.body["arms"]:
+            part = "shadow, answers nobody" if arm["shadow"] else f"{100 * arm['share']:g} %"
+            lines.append(
+                f"       version/{name}/{arm['version']}  {arm['role']:9}  {part}  bundle {arm['bundle'][:12]}"
+            )
+        facts = {
+            "model": name,
+            "at": times.iso(moment),
+            "since": times.iso(entry.at),
+            "entry": entry.ref,
+            "arms": entry.body["arms"],
+        }
+        return Told(tuple(lines), facts)
+
+    def config(self) -> Told:
+        """The declaration in force and where each value came from."""
+        facts = {
+            "values": self.loaded.values,
+            "origins": self.loaded.origins,
+            "digest": self.loaded.digest,
+            "env": self.loaded.env,
+        }
+        return Told(tuple(config.render(self.loaded)), facts)
+
+    def config_schema(self) -> Told:
+        """The JSON schema of the declaration."""
+        schema = config.json_schema()
+        return Told((json.dumps(schema, indent=1, ensure_ascii=False),), schema)
+
+    def audit_verify(self) -> Told:
+        """Check every entry against the chain."""
+        n = self.ledger.position()
+        bad = verify(self.ledger.entries())
+        if bad is None:
+            last = self.ledger.entry(n)
+            head = last.hash if last else ""
+            return Told(
+                (
+                    f"ok    {n:,} entries, chain whole; last hash {head[:16]}: keep it elsewhere to see a cut.",
+                ),
+                {"is_whole": True, "entries": n, "head": head},
+            )
+        line = f"no    entry/{bad} was tampered with: it, or what stood before it, is not what was written. {bad - 1:,} entries before it hold."
+        return Told(
+            (line,), {"is_whole": False, "entries": n, "first_bad": f"entry/{bad}"}, exit_code=1
+        )
+
+    def data_report(self, ref: str | None = None) -> Told:
+        """Which rule, how many rows, with examples; of a snapshot, default the newest."""
+        from gyrostat.data import checks, snapshots
+
+        model = None
+        if ref and "/" in ref:
+            parsed = self._ref(ref)
+            model, ref = parsed.model, parsed.id
+        name = self.model(model)
+        if ref is None:
+            known = snapshots.records(self.state, name)
+            if not known:
+                raise UsageError(f"{name} has no snapshot yet. Make one: gyrostat run")
+            record = known[-1]
+        else:
+            record = snapshots.record(self.state, name, ref)
+        report = record["checks"]
+        head = f"snapshot/{name}/{record['id']}  {record['n_rows']:,} rows ({record['n_traffic']:,} labelled predictions), {record['source']}"
+        verdict = (
+            f"ok    {report['n_rules']} of {report['n_rules']} rules hold"
+            if not report["broken"]
+            else f"no    {report['n_rows_broken']:,} rows break {report['n_broken']} of {report['n_rules']} rules"
+        )
+        facts = {
+            k: record[k]
+            for k in (
+                "id",
+                "model",
+                "n_rows",
+                "n_source",
+                "n_traffic",
+                "n_train",
+                "n_heldout",
+                "fingerprint",
+                "checks",
+                "passed",
+            )
+        }
+        return Told(
+            (head, verdict, *(f"      {line}" for line in checks.lines(report))),
+            facts,
+            exit_code=0 if not report["broken"] else 1,
+        )
+
+    def rows(self, model: str | None = None, *, side: str = "heldout") -> Rows:
+        """Rows of the newest snapshot as a user would send them, with what was true of them."""
+        from gyrostat_runtime.schema import Schema
+
+        from gyrostat.data import frames, snapshots
+
+        name = self.model(model)
+        known = [r for r in snapshots.records(self.state, name) if r["passed"]]
+        if not known:
+            raise UsageError(f"{name} has no snapshot yet. Make one: gyrostat run")
+        record = known[-1]
+        schema = Schema.from_json(record["schema"])
+        df = snapshots.read(self.state, name, record["id"])
+        df = df.filter((df["_side"] == side) & (df["_origin"] == "source"))
+        labels = [frames.as_json(v, schema) for v in df[schema.output.target].to_list()]
+        settings = self.loaded.declaration.models[name].gates
+        limit = next(
+            (x.bound for x in settings.limits if x.metric == settings.champion.metric), 0.0
+        )
+        numbers = {c.name: c.kind for c in schema.inputs if c.kind in ("number", "integer")}
+        categories = [c.name for c in schema.inputs if c.kind == "category"]
+        return Rows(
+            frames.records(df, schema), labels, numbers, categories, schema.output.task, limit
+        )
+
+    def processes(self) -> dict[str, Any]:
+        """What runs of this project, by name."""
+        from gyrostat.processes import runfiles
+
+        return runfiles.alive(self.state)
+
+    # ---- answering
+
+    def _tell(self, stream: str, kind: str, body: dict[str, Any], *, key: str, actor: str) -> Entry:
+        """An event, once."""
+        return self.ledger.append(
+            stream,
+            Draft(kind, self.ledger.now(), actor, body=body, key=key),
+            expect_seq=None,
+            fence=None,
+        )
+
+    def _production(self, model: str) -> Any:
+        from gyrostat.loop.reconcile import facts_of
+
+        return facts_of(self.ledger, f"production/{model}")
+
+    def _may_answer(self, actor: str) -> None:
+        approvers = self.loaded.declaration.approvers
+        if approvers and actor not in approvers:
+            raise UsageError(
+                f"{actor} may not decide. governance.approvers: {', '.join(approvers)}. Nothing was changed."
+            )
+
+    def answer(self, ref: str | None, answer: str, *, reason: str = "", actor: str = "") -> Told:
+        """Say yes or no to what waits: a model's name, `version/...` or `run/...`.
+
+        Raises:
+            UsageError: nothing waits there.
+        """
+        actor = actor or whoami()
+        self._may_answer(actor)
+        known = self.loaded.declaration.models
+        model, wanted = (
+            (self.model(ref), None)
+            if ref is None or ref in known
+            else ((r := self._ref(ref)).model, r)
+        )
+        asks = self.status().facts["models"][self.model(model)]["needs_you"]
+        asks = [
+            a for a in asks if a["what"] != "held" and (wanted is None or a["ref"] == str(wanted))
+        ]
+        if not asks:
+            where = f"{wanted}" if wanted else model
+            raise UsageError(f"Nothing waits for an answer at {where}. See: gyrostat status")
+        if len(asks) > 1:
+            raise UsageError(
+                f"Several things wait at {model}: name one: {', '.join(a['ref'] for a in asks)}"
+            )
+        ask = asks[0]
+        body = {"answer": answer, "actor": actor, "reason": reason}
+        if ask["what"] == "undecided":
+            entry = self._tell(
+                ask["ref"],
+                "answered",
+                body | {"run": ask["ref"]},
+                key=f"answer/{actor}/{uuid.uuid4().hex[:8]}",
+                actor=actor,
+            )
+        else:
+            f = self._production(model)
+            body |= {"bundle": f.candidate.bundle, "version": f.candidate.version}
+            entry = self._tell(
+                f"production/{model}",
+                "answered",
+                body,
+                key=f"answer/{f.mark}/{actor}/{uuid.uuid4().hex[:8]}",
+                actor=actor,
+            )
+        verb = "approved" if answer == "approved" else "rejected"
+        lines = [f"{ask['ref']}: {verb} by {actor} ({entry.ref})"]
+        if "loop" not in self.processes():
+            lines.append("The loop does not run; it acts when it does: gyrostat up")
+        return Told(tuple(lines), {"ref": ask["ref"], "answer": answer, "entry": entry.ref})
+
+    def roll_back(
+        self,
+        model: str | None = None,
+        *,
+        to: int | None = None,
+        with_data: bool = False,
+        reason: str = "",
+        actor: str = "",
+        say: Say | None = None,
+    ) -> Told:
+        """Take off the candidate in traffic, else the champion; then production is held until `resume`.
+
+        Raises:
+            UsageError: there is nothing to go back to.
+        """
+        from gyrostat.rollout import production
+        from gyrostat.rollout.states import IN_TRAFFIC
+
+        name, actor = self.model(model), actor or whoami()
+        self._may_answer(actor)
+        f = self._production(name)
+        if f.champion is None:
+            raise UsageError(f"{name} has no champion; there is nothing to roll back.")
+        goes_to, bundle = "", f.champion.bundle
+        if to is not None:
+            known = {
+                o.version: o
+                for o in (*f.released, *f.regressed, *((f.removed,) if f.removed else ()))
+            }
+            if to == f.champion.version or to not in known:
+                listed = (
+                    ", ".join(str(v) for v in sorted(known) if v != f.champion.version) or "none"
+                )
+                raise UsageError(
+                    f"Version {to} cannot be gone back to. Earlier versions: {listed}. Nothing was changed."
+                )
+            goes_to = known[to].bundle
+        elif f.state in IN_TRAFFIC and f.candidate is not None:
+            bundle = f.candidate.bundle
+        if not production.can_go(f, bundle, goes_to):
+            raise UsageError(
+                f"There is no earlier version of {name} to go back to. Nothing was changed."
+            )
+        body = {
+            "bundle": bundle,
+            "to": goes_to,
+            "with_data": with_data,
+            "reason": reason,
+            "actor": actor,
+        }
+        entry = self._tell(
+            f"production/{name}",
+            "rollback_asked",
+            body,
+            key=f"rollback/{uuid.uuid4().hex}",
+            actor=actor,
+        )
+        lines = []
+        if "loop" not in self.processes():
+            lines.append(
+                f"{name}: asked ({entry.ref}). The loop does not run; it acts when it does: gyrostat up"
+            )
+            return Told(tuple(lines), {"model": name, "entry": entry.ref, "is_done": False})
+        began = time.monotonic()
+        while time.monotonic() - began < 30:
+            f = self._production(name)
+            if f.state == "held" and f.applied >= f.routed_at:
+                break
+            time.sleep(0.05)
+        took = time.monotonic() - began
+        gone = f.removed.version if f.removed else "?"
+        now = f.champion.version if f.champion else "none"
+        lines.append(
+            f"{name}: version {gone} -> version {now}, {took:.2g} s until it answered everything"
+        )
+        if with_data and f.removed:
+            lines.append(
+                f"  data       snapshot {f.removed.snapshot[:7]} is barred; free it: gyrostat data unbar {f.removed.snapshot[:7]}"
+            )
+        lines.append(f"  held       nothing is released until: gyrostat resume {name}")
+        lines.append(
+            "             a rollback does not cure wrong inputs: the other version gets the same rows"
+        )
+        lines.append(f"{entry.ref}   back again: gyrostat roll-back {name} --to {gone}")
+        return Told(
+            tuple(lines),
+            {
+                "model": name,
+                "entry": entry.ref,
+                "is_done": True,
+                "from": gone,
+                "to": now,
+                "seconds": took,
+            },
+        )
+
+    def hold(self, model: str | None = None, *, reason: str = "", actor: str = "") -> Told:
+        """Release nothing until `resume`; routes stay with the champion."""
+        name, actor = self.model(model), actor or whoami()
+        if self._production(name).state == "held":
+            raise UsageError(f"{name} is held already. End it: gyrostat resume {name}")
+        entry = self._tell(
+            f"production/{name}",
+            "hold_asked",
+            {"actor": actor, "reason": reason},
+            key=f"hold/{uuid.uuid4().hex}",
+            actor=actor,
+        )
+        return Told(
+            (f"{name}: held ({entry.ref}). Nothing is released until: gyrostat resume {name}",),
+            {"model": name, "entry": entry.ref},
+        )
+
+    def resume(self, model: str | None = None, *, reason: str = "", actor: str = "") -> Told:
+        """End the hold."""
+        name, actor = self.model(model), actor or whoami()
+        self._may_answer(actor)
+        f = self._production(name)
+        if f.state != "held":
+            raise UsageError(f"{name} is not held. See: gyrostat status")
+        body = {"held": f.mark, "champion": "", "actor": actor, "reason": reason}
+        entry = self._tell(
+            f"production/{name}",
+            "resume_asked",
+            body,
+            key=f"resume/{f.mark}/{uuid.uuid4().hex[:8]}",
+            actor=actor,
+        )
+        return Told((f"{name}: resumed ({entry.ref})",), {"model": name, "entry": entry.ref})
+
+    def data_unbar(self, snapshot: str, *, reason: str = "", actor: str = "") -> Told:
+        """Let a barred snapshot be used again."""
+        actor = actor or whoami()
+        barred = {
+            s: name
+            for name in self.loaded.declaration.models
+            for s in self._production(name).barred
+        }
+        wanted = snapshot.rpartition("/")[2]
+        found = [s for s in barred if wanted and s.startswith(wanted)]
+        if len(found) != 1:
+            raise UsageError(f"{snapshot!r} is not barred. Barred: {', '.join(barred) or 'none'}.")
+        name = barred[found[0]]
+        body = {"snapshot": found[0], "actor": actor, "reason": reason}
+        entry = self._tell(
+            f"production/{name}", "unbar_asked", body, key=f"unbar/{uuid.uuid4().hex}", actor=actor
+        )
+        return Told(
+            (f"snapshot/{name}/{found[0]}: free again ({entry.ref})",),
+            {"snapshot": found[0], "entry": entry.ref},
+        )
+
+    def labels(self, file: str | Path, *, model: str | None = None) -> Told:
+        """Hand in labels from a file: CSV with a header, or JSON lines, with `id` and `label`.
+
+        Raises:
+            UsageError: the file, or a line of it, is not of that form; none was stored.
+        """
+        from gyrostat_runtime import log
+
+        name, path = self.model(model), Path(file)
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}. Nothing was stored.")
+        is_number = self.loaded.declaration.models[name].data.task == "regression"
+        found = []
+        for n, row in enumerate(_label_rows(path), 1):
+            if not isinstance(row, dict) or not row.get("id") or "label" not in row:
+                raise UsageError(
+                    f"{path.name}, row {n}: `id` and `label` are needed. Nothing was stored."
+                )
+            label = row["label"]
+            if is_number and not isinstance(label, (int, float)):
+                try:
+                    label = float(label)
+                except (TypeError, ValueError):
+                    raise UsageError(
+                        f"{path.name}, row {n}: a number is needed as label, got {label!r}. Nothing was stored."
+                    ) from None
+            found.append((str(row["id"]), label))
+        writer = log.LabelWriter(
+            self.state / "labels" / name, f"file-{os.getpid()}-{time.time_ns()}"
+        )
+        for id, label in found:
+            writer.append(log.Label(id, label, time.time(), f"file:{path.name}"))
+        writer.close()
+        return Told(
+            (
+                f"{name}: {len(found):,} labels stored; unknown ids are parked until their prediction is known.",
+            ),
+            {"model": name, "n": len(found)},
+        )
+
+    # ---- acting
+
+    def run(
+        self, model: str | None = None, *, wait: bool = True, key: str | None = None, refused_ok: bool = False, reason: str = "",
+        actor: str = "", say: Say = print,
+    ) -> Told:  # fmt: skip
+        """Make a candidate now. While `up` runs it is followed to the end of its release; without, to its offer."""
+        from gyrostat.processes import following
+
+        return following.run(
+            self,
+            self.model(model),
+            wait=wait,
+            key=key,
+            refused_ok=refused_ok,
+            reason=reason,
+            actor=actor or whoami(),
+            say=say,
+        )
+
+    def up(
+        self, *, port: int | None = None, control_port: int | None = None, say: Say = print
+    ) -> Told:
+        """Start everything and keep it until Ctrl-C or SIGTERM.
+
+        Raises:
+            TakenError: a port is taken, or `up` runs already; nothing was started.
+        """
+        from gyrostat_runtime import keys
+
+        from gyrostat.loop.declare import declare
+        from gyrostat.processes import following, runfiles
+        from gyrostat.processes.supervisor import Supervisor, bind, end_leftovers
+
+        declaration, state, actor = self.loaded.declaration, self.state, whoami()
+        lock = runfiles.Lock(state, "up")
+        lock.take_or_refuse("`gyrostat up`")
+        try:
+            end_leftovers(state)
+            server = bind(
+                declaration.server.host,
+                port or declaration.server.port,
+                setting="server.port",
+                option="--port",
+            )
+            try:
+                control = bind(
+                    "127.0.0.1",
+                    control_port or declaration.control_port,
+                    setting="control_room.port",
+                    option="--control-port",
+                )
+            except TakenError:
+                server.close()
+                raise
+            runfiles.write(state, "up", port=server.getsockname()[1])
+            keys.create_keys(state / "keys")
+            began_after = self.ledger.position()
+            declare(self.ledger, self.loaded, actor)
+            for name in declaration.models:
+                if self._production(name).champion is None and not self.ledger.knows(
+                    f"retraining/{name}", "first"
+                ):
+                    self._tell(
+                        f"retraining/{name}",
+                        "triggered",
+                        {"by": "first", "why": "no champion yet", "actor": actor},
+                        key="first",
+                        actor=actor,
+                    )
+            stop = threading.Event()
+            supervisor = Supervisor(
+                state, following.children(self, server, control, actor), say, stop
+            )
+            _stop_on_signals(stop)
+            say(
+                f"gyrostat {_version()}  {', '.join(declaration.models)}  control room http://127.0.0.1:{control.getsockname()[1]}  "
+                f"predictions http://127.0.0.1:{server.getsockname()[1]}"
+            )
+            narrator = threading.Thread(
+                target=following.narrate, args=(self, began_after, say, stop), daemon=True
+            )
+            narrator.start()
+            supervisor.run()
+            narrator.join(2)
+        finally:
+            runfiles.remove(state, "up")
+            lock.release()
+        say("everything ended; start again with: gyrostat up")
+        return Told((), {"is_ended": True})
+
+    def serve(self, *, port: int | None = None, say: Say = print) -> Told:
+        """The model server alone, in this process, from what is on disk.
+
+        Raises:
+            TakenError: the port is taken.
+        """
+        from gyrostat_runtime import keys
+
+        from gyrostat.processes.supervisor import bind
+        from gyrostat.serving.server import serve
+
+        declaration = self.loaded.declaration
+        if "server-0" in self.processes():
+            raise TakenError("The model server runs already (`gyrostat up`). Nothing was started.")
+        sock = bind(
+            declaration.server.host,
+            port or declaration.server.port,
+            setting="server.port",
+            option="--port",
+        )
+        keys.create_keys(self.state / "keys")
+        say(f"predictions http://127.0.0.1:{sock.getsockname()[1]}   Ctrl-C ends it")
+        models = {name: m.serving for name, m in declaration.models.items()}
+        serve(self.state, sock=sock, worker="serve-0", settings=declaration.server, models=models)
+        return Told((), {"is_ended": True})
+
+
+def _version() -> str:
+    from gyrostat import __version__
+
+    return __version__
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+
+
+def _label_rows(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("{"):
+        for n, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise UsageError(
+                        f"{path.name}, line {n}: no JSON. Nothing was stored."
+                    ) from None
+        return
+    yield from csv.DictReader(text.splitlines())

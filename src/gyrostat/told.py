@@ -1,0 +1,146 @@
+"""How the answers of the door read in a terminal: one line says what happened, a number stands beside its limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gyrostat.ledger import times
+from gyrostat.ledger.words import number
+
+
+def _local(text: str | None) -> str:
+    return times.local(times.parse(text)) if text else ""
+
+
+def _percent(value: float | None) -> str:
+    return "?" if value is None else f"{100 * value:.2f} %"
+
+
+def status(facts: dict[str, Any], *, is_up: bool, is_past: bool) -> list[str]:
+    """In this order: does it hurt users, must you act, what is the loop doing, what changed, what to type."""
+    lines: list[str] = []
+    for name, m in facts["models"].items():
+        lines += _model(name, m, is_past=is_past)
+    if declared := facts.get("declared"):
+        by = f"by {declared['by']} {_local(declared['at'])} ({declared['entry']})"
+        lines += [
+            f"       loosened   {model}: {'; '.join(what)}, {by}"
+            for model, what in declared["loosened"].items()
+        ]
+    if facts.get("mistake"):
+        lines.append(f"       declaration  not in force: {facts['mistake'].splitlines()[0]}")
+    if not is_past and not is_up:
+        lines.append("The loop does not run: nothing is decided until `gyrostat up`.")
+    return lines
+
+
+def _model(name: str, m: dict[str, Any], *, is_past: bool) -> list[str]:
+    champion, asks = m["champion"], m["needs_you"]
+    who = f"version {champion['version']}, champion" if champion else "no champion yet"
+    if champion and champion["since"]:
+        who += f" since {_local(champion['since'])}"
+    need = "nothing needs you" if not asks else "decision needed"
+    lines = [f"{name:6} {who:66} {need}"]
+    service = m["service"]
+    if service.get("n"):
+        p99, limit = service.get("p99"), service.get("p99_limit")
+        latency = (
+            f"p99 {1000 * p99:.1f} ms" + (f" (limit {1000 * limit:g})" if limit else "")
+            if p99 is not None
+            else ""
+        )
+        errors = f"errors {_percent(service['error_rate'])}" + (
+            f" (limit {100 * service['error_limit']:g} %)" if "error_limit" in service else ""
+        )
+        lines.append(
+            f"       service    {service['requests_per_s']:,.0f} requests/s, {latency}, {errors}"
+        )
+    guessed = ", guessed by init" if m["limits_guessed"] else ""
+    for metric, q in m["quality"].items():
+        if q.get("value") is None:
+            continue
+        bounds = (
+            f" ({number(q['lower'])} to {number(q['upper'])})"
+            if q.get("lower") is not None and q.get("upper") is not None
+            else ""
+        )
+        limit = f", limit {number(q['limit'])}{guessed}" if q.get("limit") is not None else ""
+        decayed = "   decay is shown" if q.get("is_decayed") else ""
+        lines.append(
+            f"       quality    {metric} {number(q['value'])}{bounds}{limit}{_labels(m['labels'])}{decayed}"
+        )
+    if champion and not m["quality"] and champion["words"]:
+        lines.append(
+            f"       quality    {champion['words']} on held-out rows; no labels from traffic yet"
+        )
+    lines += _inputs(m["inputs"])
+    if m["held"]:
+        lines.append(
+            f"       held       since {_local(m['held']['since'])}"
+            + (f": {m['held']['why']}" if m["held"]["why"] else "")
+        )
+    if m["waits"]:
+        lines.append(f"       release    {m['waits']}")
+    elif m["candidate"]:
+        c = m["candidate"]
+        lines.append(
+            f"       release    version {c['version'] or '?'} ({c['run']}): {c['state'].replace('_', ' ')}"
+        )
+    running = next((r for r in m["runs"] if r["mark"] in ("running", "waiting")), None)
+    if running:
+        lines.append(
+            f"       run        {running['ref']}: {running['step']}, {running['why'] or running['by']}"
+        )
+    if m["stuck"]:
+        lines.append(f"       stuck      {m['stuck']}")
+    n = m["next"]
+    if not is_past:
+        wanted = f"a run is wanted ({n['wanted']}); " if n["wanted"] and not running else ""
+        lines.append(
+            f"       next       {wanted}retrains on {', '.join(n['triggers']) or 'nothing by itself'}; {n['left']} of {n['budget']} runs left"
+        )
+    lines += [f"       you        {a['why']}:   {a['command']}" for a in asks]
+    return lines
+
+
+def _labels(labels: dict[str, Any]) -> str:
+    if not labels.get("n"):
+        return ""
+    delay = (
+        f", {times.span(labels['delay_s'])} late (median)"
+        if labels.get("delay_s") is not None
+        else ""
+    )
+    return f"   labels for {100 * labels['share']:.0f} % of predictions{delay}"
+
+
+def _inputs(inputs: dict[str, Any]) -> list[str]:
+    lines = []
+    shown = [d for d in inputs["drift"] if d.get("is_shown")]
+    if shown:
+        first = "; ".join(
+            f"{d['column']} drifted: shift {d['distance']:.2f} (at least {d['lower']:.2f}; limit {d['limit']:g})"
+            for d in shown[:3]
+        )
+        lines.append(
+            f"       inputs     {first}" + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+        )
+    for what, word in (("new", "new values"), ("missing", "missing values")):
+        counted = {k: n for k, n in inputs[what].items() if n}
+        if counted:
+            lines.append(
+                f"       inputs     {word}: "
+                + ", ".join(f"{k} {n:,}" for k, n in list(counted.items())[:4])
+            )
+    return lines
+
+
+def chain(links: list[dict[str, Any]]) -> list[str]:
+    """`why`: one line a link, the thing itself first."""
+    if not links:
+        return []
+    first, *rest = links
+    return [
+        f"{first['what']:11} {first['words']}",
+        *(f"  {link['what']:9} {link['words']}" for link in rest),
+    ]
