@@ -65,6 +65,8 @@ class Inference:
     positive: str = ""
     classes: tuple[str, ...] = ()
     """In the file's own spelling, in the order in which scikit-learn sorts them."""
+    rare: tuple[str, ...] = ()
+    """Classes with too few rows; these rows are left out."""
     class_kind: str = "category"
     n_labelled: int = 0
     group: str = ""
@@ -120,7 +122,7 @@ class Inference:
             if g.name == self.target:
                 rule: dict[str, Any] = {"missing": "allowed"}
                 if self.classes:
-                    rule["values"] = list(self.classes)
+                    rule["values"] = [*self.classes, *self.rare]
                 else:
                     rule["kind"] = g.kind
                 found[g.name] = rule
@@ -389,7 +391,7 @@ def _take_classes(
         raise DataError(
             f"The target {name!r} has {len(kept)} class{'es' * (len(kept) != 1)} of at least {MIN_CLASS_ROWS} rows; two are needed. Nothing was done."
         )
-    result.classes = tuple(kept)
+    result.classes, result.rare = tuple(kept), tuple(sorted(rare))
     result.class_kind = {"integer": "integer", "number": "number", "boolean": "boolean"}.get(
         guess.kind, "category"
     )
