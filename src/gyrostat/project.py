@@ -363,6 +363,11 @@ class Project:
 
         return facts_of(self.ledger, f"production/{model}")
 
+    def _wanting(self, model: str) -> Any:
+        from gyrostat.loop.reconcile import facts_of
+
+        return facts_of(self.ledger, f"retraining/{model}")
+
     def _may_answer(self, actor: str) -> None:
         approvers = self.loaded.declaration.approvers
         if approvers and actor not in approvers:
@@ -673,7 +678,7 @@ class Project:
             began_after = self.ledger.position()
             declare(self.ledger, self.loaded, actor)
             for name in declaration.models:
-                if self._production(name).champion is None and not self.ledger.knows(
+                if self._wanting(name).run == 0 and not self.ledger.knows(
                     f"retraining/{name}", "first"
                 ):
                     self._tell(

@@ -116,7 +116,7 @@ def _limits(m: Picture) -> list[dict[str, Any]]:
             "limit": f"{number(limit)}{guessed}" if limit is not None else "", "n": f"{q.get('n', 0):,} labels",
             "beyond": bool(q.get("is_decayed")), "ratio": _ratio(metric, q["value"], limit),
         })  # fmt: skip
-    for d in m["inputs"]["drift"][:6]:
+    for d in [d for d in m["inputs"]["drift"] if d.get("distance") is not None][:6]:
         rows.append({
             "name": f"shift of {d['column']}", "value": f"{d['distance']:.2f}", "interval": f"at least {d['lower']:.2f}" if d.get("lower") is not None else "",
             "limit": f"{d['limit']:g}", "n": f"{d.get('n', 0):,} predictions", "beyond": bool(d.get("is_shown")),

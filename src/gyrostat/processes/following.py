@@ -192,6 +192,7 @@ def _own_loop(project: Opened, model: str, say: Say) -> Iterator[None]:
         raise TakenError(
             "Another loop runs in this project (a second `gyrostat run`?). Nothing was started; ask again when it is over."
         )
+    project.ledger.expire_leases()
     keys.create_keys(project.state / "keys")
     declarations = Declarations(lambda: project.loaded)
     world = LocalWorld(project.root, project.state, declarations)

@@ -109,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         if stop.wait(0.2):
             return 0
     ledger = SqliteLedger(state / "ledger.db")
+    ledger.expire_leases()
     declare(ledger, watched.loaded, asked.actor)
     declarations = Declarations(lambda: watched.loaded)
     world = LocalWorld(watched.project, state, declarations)
