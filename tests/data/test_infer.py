@@ -1,0 +1,362 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gyrostat.data import tables
+from gyrostat.data.infer import Inference, infer
+from gyrostat.data.settings import ColumnSettings
+from gyrostat.errors import DataError, GyrostatError, NotYetError
+
+CASES = Path(__file__).parent.parent / "cases" / "tables"
+TARGETS = dict(
+    re.findall(r"^\| `([^`]+)` \| `([^`]+)`", (CASES / "README.md").read_text("utf-8"), re.M)
+)
+
+
+def look(name: str) -> Inference:
+    path = CASES / name
+    return infer(tables.read(path, tables.sniff(path).settings), TARGETS[name])
+
+
+def of(text: str, target: str, tmp_path: Path, **more: str) -> Inference:
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    return infer(tables.read(path, tables.sniff(path).settings), target, **more)
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(GyrostatError) as caught:
+        look(name)
+    return str(caught.value)
+
+
+def said(inference: Inference, column: str) -> str:
+    return "\n".join(str(note) for note in inference.notes if note.column == column)
+
+
+def column(values: list[str]) -> str:
+    """A table of the column `x` beside another feature and a numeric target."""
+    rows = "".join(f'"{v}",{n % 7}.5,{n * 37 % 101}.5\n' for n, v in enumerate(values))
+    return f"x,z,y\n{rows}"
+
+
+def test_all_tables_are_tried() -> None:
+    assert len(TARGETS) == 30
+    assert {p.name for p in CASES.iterdir()} == {*TARGETS, "README.md"}
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_a_table_is_understood_or_refused_in_words(name: str) -> None:
+    try:
+        found = look(name)
+    except GyrostatError as error:
+        assert str(error).endswith("Nothing was done.")  # noqa: PT017
+        json.dumps(error.as_json(), allow_nan=False)
+        return
+    assert found.features
+    assert len({f.name for f in found.schema().features}) == len(found.schema().features)
+    assert found.schema() == type(found.schema()).from_json(found.schema().as_json())
+    json.dumps(found.rules(), allow_nan=False)
+    for guess in found.inputs:
+        assert not guess.excluded or any(guess.excluded in n.what for n in found.notes)
+
+
+# ---- never: one test for each table of tests/cases/tables/README.md ------------------------------
+
+
+def test_bom_target_has_no_mark_in_its_name() -> None:
+    found = look("bom-target.csv")
+    assert (found.target, found.task, found.n_rows) == ("sold", "regression", 300)
+    assert "integer, 5 to 336" in said(found, "sold")
+
+
+def test_korean_is_korean() -> None:
+    found = look("korean-cp949.csv")
+    assert found.classes == ("나쁨", "보통", "좋음")
+    kinds = {n: g.kind for n, g in found.columns.items()}
+    assert kinds == {"상품": "category", "지역": "category", "무게(g)": "number", "당도": "number", "보관일": "integer", "등급": "category"}  # fmt: skip
+    assert tables.sniff(CASES / "korean-cp949.csv").settings.encoding == "cp949"
+
+
+def test_decimal_commas_are_numbers() -> None:
+    found = look("decimal-comma.csv")
+    assert (found.task, found.columns["Preis"].low, found.columns["Preis"].high) == ("regression", 31.35, 9187.84)  # fmt: skip
+    assert "skewed" in said(found, "Preis")
+    path = CASES / "decimal-comma.csv"
+    assert float(tables.read(path, tables.sniff(path).settings)["Fläche"][0]) == 2305.6
+
+
+def test_quoted_newlines_are_one_record() -> None:
+    found = look("quoted-newlines.csv")
+    assert (found.n_rows, list(found.columns)) == (240, ["minutes", "note", "severity", "channel", "solved"])  # fmt: skip
+    assert "free text" in found.columns["note"].excluded
+
+
+def test_a_trailing_separator_shifts_nothing() -> None:
+    found = look("trailing-separator.csv")
+    assert (found.columns["load"].low, found.columns["load"].high) == (101.5, 788.2)
+    assert not found.columns["reading"].excluded
+
+
+def test_comments_are_no_column() -> None:
+    assert list(look("comment-lines.csv").columns) == ["rain_mm", "soil_ph", "warmth", "yield_t"]
+
+
+def test_values_are_not_taken_as_names() -> None:
+    assert "5.2, 39.4, 5, 28.0, -0.442" in refusal("no-header.csv")
+
+
+def test_duplicate_names_are_not_renamed_in_silence() -> None:
+    assert "'temp' (columns 1, 2, 5)" in refusal("duplicate-names.csv")
+
+
+def test_odd_names_stay() -> None:
+    assert list(look("odd-names.csv").columns) == ["a:b", "size[cm]", "<5km", "{x}", 'say "hi"', "one, two", "home.dest", "🌡️ avg/day", "판매량 (kg)"]  # fmt: skip
+
+
+def test_reserved_names_are_features() -> None:
+    found = look("reserved-names.csv")
+    assert [g.name for g in found.features] == ["score", "prediction", "version", "timestamp", "model"]  # fmt: skip
+    assert found.columns["timestamp"].kind == "date"
+
+
+def test_words_in_a_number_column_are_named_by_row() -> None:
+    found = look("late-mixed.csv")
+    dose = found.columns["dose"]
+    assert (dose.kind, dose.n_missing) == ("number", 3)
+    assert "row 387: 'pending', row 392: 'n.d.', row 399: 'see note'" in said(found, "dose")
+    assert dose.declare == ColumnSettings(missing=("pending", "n.d.", "see note"))
+
+
+def test_codes_stay_exact() -> None:
+    found = look("codes.csv")
+    assert {"00412", "0412"} <= set(found.columns["branch"].categories)
+    assert len(found.columns["branch"].categories) == 7
+    assert found.columns["postcode"].kind == "category"
+    account = found.columns["account"]
+    assert (account.kind, account.n_distinct, account.n_missing) == ("category", 348, 12)
+    assert "id" in account.excluded
+    assert (found.task, found.classes, found.class_kind) == ("binary", ("0", "1"), "integer")
+
+
+def test_booleans_keep_their_spelling() -> None:
+    found = look("booleans.csv")
+    assert (found.classes, found.positive) == (("No", "Yes"), "Yes")
+    two = ("paperless", "app", "family", "promo", "알림")
+    assert not any(found.columns[name].excluded for name in two)
+    assert found.columns["family"].categories == ("False", "True")
+    assert "247 of 340 rows are blank" in said(found, "promo")
+
+
+def test_days_come_first_in_all_rows() -> None:
+    found = look("dates.csv")
+    assert found.columns["due"].format == "%d.%m.%Y"
+    assert "day first in all rows, 2025-01-01 to 2025-11-27, 9 missing" in said(found, "due")
+    assert {found.columns[n].kind for n in ("ordered", "due", "seen")} == {"date"}
+    assert "month" in said(found, "period")
+
+
+def test_money_is_no_class() -> None:
+    message = refusal("money.csv")
+    assert "매출" in message
+    assert "₩2,176,000" in message
+
+
+def test_missing_words_make_no_category_of_numbers() -> None:
+    found = look("missing-words.csv")
+    missing = {n: (g.kind, g.n_missing) for n, g in found.columns.items()}
+    assert missing["depth"] == ("number", 30)
+    assert missing["age"] == ("number", 29)
+    assert missing["width"] == ("number", 19)
+    assert missing["rooms"] == ("integer", 29)
+    assert "None" in found.columns["basement"].categories
+    assert "87 rows" in said(found, "country")
+    assert found.columns["empty"].excluded
+    assert found.columns["unit"].excluded
+
+
+def test_infinity_never_passes() -> None:
+    message = refusal("infinite.csv")
+    assert "ratio holds infinity in 4 rows: 36, 56, 99, 217" in message
+    assert "scale holds infinity in 1 row: 67" in message
+
+
+def test_one_value_is_nothing_to_learn() -> None:
+    message = refusal("one-value.csv")
+    assert all(word in message for word in ("'status'", "'active'", "150 rows"))
+
+
+def test_spellings_are_listed() -> None:
+    message = refusal("spellings.csv")
+    assert "7 spellings of 2 values" in message
+    assert "' PASS'" in message
+
+
+def test_a_class_of_one_row_is_said_and_left_out() -> None:
+    found = look("rare-class.csv")
+    assert (found.task, found.classes) == ("multiclass", ("ash", "elm", "oak"))
+    assert "'spruce' has 1 row (row 202)" in said(found, "kind")
+
+
+def test_blank_targets_are_left_out() -> None:
+    found = look("target-missing.csv")
+    assert (found.classes, found.n_labelled) == (("0", "1"), 283)
+    assert "37 of 320 rows have no label" in said(found, "signed")
+
+
+def test_a_leak_and_row_numbers_are_no_features() -> None:
+    found = look("leak.csv")
+    assert "gives outcome away" in found.columns["outcome_code"].excluded
+    assert "row number" in found.columns["column 1"].excluded
+    assert [g.name for g in found.features] == ["bid", "rival", "staff"]
+
+
+def test_stars_say_how_to_have_the_other_task() -> None:
+    found = look("stars.csv")
+    assert found.task == "regression"
+    assert "task: multiclass" in said(found, "stars")
+
+
+def test_an_entity_groups_the_split() -> None:
+    found = look("visits.csv")
+    assert (found.entity, found.group) == ("animal_no", "animal_no")
+    assert "animal_no" not in [g.name for g in found.features]
+    assert "25 rows stand twice" in said(found, "")
+
+
+def test_a_daily_date_is_no_id() -> None:
+    found = look("shuffled-days.csv")
+    assert found.columns["day"].kind == "date"
+    assert not found.columns["day"].excluded
+    assert "data.split: {by: day" in said(found, "day")
+
+
+def test_personal_columns_are_no_features_and_never_shown() -> None:
+    found = look("members.csv")
+    assert found.personal == ("mail", "phone", "rrn", "remark")
+    assert "19 rows" in said(found, "remark")
+    assert found.columns["code"].excluded
+    assert not found.columns["code"].is_personal
+    path = CASES / "members.csv"
+    shown = "\n".join(map(str, found.notes)) + json.dumps([found.schema().as_json(), found.rules()])
+    for name in found.personal:
+        for value in tables.read(path, tables.sniff(path).settings)[name].to_list():
+            assert value not in shown
+
+
+def test_five_rows_say_how_many_are_needed() -> None:
+    message = refusal("five-rows.csv")
+    assert "5 rows" in message
+    assert "20" in message
+
+
+def test_a_header_alone_has_columns() -> None:
+    assert "4 columns and no rows" in refusal("header-only.csv")
+
+
+def test_the_last_row_without_a_line_end_counts() -> None:
+    found = look("two-columns.csv")
+    assert (found.n_rows, [g.name for g in found.features]) == (220, ["distance"])
+
+
+def test_parquet_types_are_read_for_what_they_are() -> None:
+    found = look("types.parquet")
+    kinds = {n: (g.kind, g.n_missing) for n, g in found.columns.items()}
+    assert kinds["visits"] == ("integer", 31)
+    assert kinds["gift"] == ("boolean", 46)
+    assert kinds["at"][0] == kinds["day"][0] == "date"
+    assert kinds["price"][0] == kinds["total"][0] == "number"
+    assert found.columns["grade"].categories == ("a", "b", "c")
+
+
+# ---- the rest ------------------------------------------------------------------------------------
+
+
+def test_an_absent_target_lists_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'Qualty'.* Did you mean 'quality'"):
+        of("quality,x\n1,2\n", "Qualty", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "format"),
+    [
+        (["1/13/2025", "2/3/2025"], "date", "%m/%d/%Y"),
+        (["13/1/2025", "2/3/2025"], "date", "%d/%m/%Y"),
+        (["2025-01-13", "2025-02-03T04:05:06Z"], "date", ""),
+        (["true", "FALSE"], "boolean", ""),
+        (["1", "0"], "integer", ""),
+        (["1.5", "2"], "number", ""),
+        (["1.0", "2.0"], "number", ""),
+        (["1.0", ""], "integer", ""),
+        (["01", "12"], "category", ""),
+        (["1234567890123456", "1"], "category", ""),
+        (["1e3", "2e-2"], "number", ""),
+    ],
+)
+def test_kinds(tmp_path: Path, values: list[str], kind: str, format: str) -> None:
+    guess = of(column(values * 15), "y", tmp_path).columns["x"]
+    assert (guess.kind, guess.format) == (kind, format)
+
+
+def test_a_date_that_could_be_read_both_ways_is_left_out(tmp_path: Path) -> None:
+    dates = [f"{1 + n % 12}/{1 + n % 11}/2025" for n in range(40)]
+    assert "swapped" in of(column(dates), "y", tmp_path).columns["x"].excluded
+
+
+def test_dates_in_two_orders_are_left_out_with_the_row(tmp_path: Path) -> None:
+    dates = ["13.01.2025"] * 30 + ["01.13.2025"]
+    assert "row 31 has '01.13.2025'" in of(column(dates), "y", tmp_path).columns["x"].excluded
+
+
+@pytest.mark.parametrize("task", ["ranking", "clustering"])
+def test_another_task_is_not_yet(tmp_path: Path, task: str) -> None:
+    with pytest.raises(NotYetError, match="regression, binary and multiclass"):
+        of(column(["1.5", "2.5"] * 15), "y", tmp_path, task=task)
+
+
+def test_a_text_target_of_many_values_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{n},word{n}\n" for n in range(60))
+    with pytest.raises(DataError, match="60 different values"):
+        of("x,t\n" + rows, "t", tmp_path)
+
+
+def test_a_whole_number_target_can_be_classes(tmp_path: Path) -> None:
+    text = "x,t\n" + "".join(f"{n}.5,{n % 4}\n" for n in range(60))
+    assert of(text, "t", tmp_path).task == "regression"
+    found = of(text, "t", tmp_path, task="multiclass")
+    assert (found.task, found.classes, found.class_kind) == ("multiclass", ("0", "1", "2", "3"), "integer")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(4.6, 15.9), (1000.1, 1000.9), (-3.0, -1.0), (0.0, 1e-7), (0.0, 1e12), (-0.001, 7e5)],
+)
+def test_a_range_holds_its_own_values_with_room(tmp_path: Path, low: float, high: float) -> None:
+    found = of(column([repr(low), repr(high)] * 20), "y", tmp_path)
+    bottom, top = found.rules()["columns"]["x"]["range"]
+    assert bottom <= low
+    assert high <= top
+    assert top - bottom <= 2.3 * (high - low)
+    # No sign that the data never had.
+    assert (bottom < 0) == (low < 0)
+    assert (top > 0) == (high > 0)
+
+
+def test_the_declaration_reads_the_table_as_init_did() -> None:
+    for name in ("dates.csv", "late-mixed.csv", "members.csv", "leak.csv", "visits.csv", "codes.csv", "missing-words.csv"):  # fmt: skip
+        path = CASES / name
+        source = tables.sniff(path).settings
+        df = tables.read(path, source)
+        first = infer(df, TARGETS[name])
+        again = infer(df, TARGETS[name], settings=first.data_settings(source))
+        assert again.schema() == first.schema(), name
+        assert again.rules() == first.rules(), name
+
+
+def test_names_of_date_parts_are_nobody_elses(tmp_path: Path) -> None:
+    rows = "".join(f"2025-01-{1 + n % 28:02},{n % 7},{n}.5\n" for n in range(40))
+    names = [f.name for f in of("d,d_day,d_year\n" + rows, "d_year", tmp_path).schema().features]
+    assert len(set(names)) == len(names)
+    assert "d_year" not in names
