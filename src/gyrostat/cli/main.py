@@ -82,6 +82,16 @@ def command(
             except KeyboardInterrupt:
                 click.echo("stopped", err=True)
                 sys.exit(130)
+            except Exception as error:
+                if debug:
+                    raise
+                text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no word'}"
+                fail(
+                    GyrostatError(
+                        f"Unexpected: {text}. This is a mistake of Gyrostat's; --debug shows where."
+                    ),
+                    as_json=as_json,
+                )
             else:
                 if told is not None:
                     show(told, as_json=as_json)
@@ -140,7 +150,9 @@ reason_option = click.option("--reason", default="", help="Why; it stands in the
 @command("init", needs_project=False)
 @click.argument("folder", metavar="DIR")
 @click.option("--data", required=True, metavar="FILE", help="A CSV or Parquet table.")
-@click.option("--target", required=True, metavar="COL", help="The column to predict.")
+@click.option(
+    "--target", default=None, metavar="COL", help="The column to predict; default: the last one."
+)
 @click.option(
     "--task",
     type=click.Choice(["regression", "binary", "multiclass"]),
@@ -149,7 +161,7 @@ reason_option = click.option("--reason", default="", help="Why; it stands in the
 )
 @click.option("--name", default=None, help="Name of the model; default: that of the folder.")
 def init(
-    *, folder: str, data: str, target: str, task: str | None, name: str | None, as_json: bool
+    *, folder: str, data: str, target: str | None, task: str | None, name: str | None, as_json: bool
 ) -> Told:
     """Make a project around a table."""
     from gyrostat.project import init as make

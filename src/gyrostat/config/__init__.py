@@ -10,9 +10,10 @@ from gyrostat.config.changes import (
     stored_values,
 )
 from gyrostat.config.declaration import Declaration, ModelSettings
+from gyrostat.config.grammar import is_model_name
 from gyrostat.config.reader import Loaded, load, project_root
 
 __all__ = [
-    "Declaration", "Loaded", "ModelSettings", "diff", "json_schema", "load", "loosened", "project_root", "render",
+    "Declaration", "Loaded", "ModelSettings", "diff", "is_model_name", "json_schema", "load", "loosened", "project_root", "render",
     "store", "stored", "stored_values",
 ]  # fmt: skip

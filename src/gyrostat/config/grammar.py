@@ -314,6 +314,13 @@ MODEL = Group(
     "one model",
 )
 MODEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_model_name(name: str) -> bool:
+    """Letters, digits, _ and -: it becomes part of refs, routes and file names."""
+    return bool(MODEL_NAME.fullmatch(name))
+
+
 GRAMMAR = Group(
     {
         "version": Value(
@@ -326,9 +333,7 @@ GRAMMAR = Group(
             {"const": 1},
             is_required=True,
         ),
-        "models": Each(
-            MODEL, "by name", lambda n: bool(MODEL_NAME.fullmatch(n)), "letters, digits, _ and -"
-        ),
+        "models": Each(MODEL, "by name", is_model_name, "letters, digits, _ and -"),
         "server": Group(
             {
                 "port": number(8080, "predictions", low=1, high=65535, whole=True),

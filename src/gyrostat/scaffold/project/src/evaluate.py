@@ -1,0 +1,24 @@
+"""How good the model that serves now is on the held-out rows: python -m src.evaluate (while `gyrostat up` runs)."""
+
+from src.predict import predict
+
+
+def score(labels, predictions, task):
+    """RMSE of numbers, share of right answers of classes."""
+    if task == "regression":
+        return (sum((a - b) ** 2 for a, b in zip(labels, predictions)) / len(labels)) ** 0.5
+    return sum(a == b for a, b in zip(labels, predictions)) / len(labels)
+
+
+def main():
+    import gyrostat
+
+    rows = gyrostat.Project().rows()
+    found = score(rows.labels, predict(rows.records), rows.task)
+    print(
+        f"{'rmse' if rows.task == 'regression' else 'accuracy'} {found:.4g} on {len(rows.labels):,} held-out rows"
+    )
+
+
+if __name__ == "__main__":
+    main()
