@@ -81,7 +81,8 @@ def test_classes_have_the_type_that_their_kind_says(
     assert (found == expected).all()
 
 
-def test_what_the_log_holds_of_another_schema_is_missing_rather_than_wrong() -> None:
-    inputs = ["high", True, "yes", "", "05.02.2025", 7]
+@pytest.mark.parametrize("beyond", ["high", 1e39, False, None])
+def test_what_the_log_holds_of_another_schema_is_missing_rather_than_wrong(beyond: Any) -> None:
+    inputs = [beyond, True, "yes", "", "05.02.2025", 7]
     row = frames.from_traffic([{"inputs": inputs, "label": 1.0, "at": 5.0}], schema()).to_dicts()[0]
     assert row == {"n": None, "i": None, "b": True, "c": None, "d": "05.02.2025", "k": "7", "t": 1.0, "_seen_at": 5.0}  # fmt: skip

@@ -355,6 +355,11 @@ def test_the_declaration_reads_the_table_as_init_did() -> None:
         assert again.rules() == first.rules(), name
 
 
+def test_many_words_among_numbers_are_no_numbers(tmp_path: Path) -> None:
+    values = [str(n % 40) for n in range(800)] + [f"word {n}" for n in range(30)]
+    assert of(column(values), "y", tmp_path).columns["x"].kind == "category"
+
+
 def test_names_of_date_parts_are_nobody_elses(tmp_path: Path) -> None:
     rows = "".join(f"2025-01-{1 + n % 28:02},{n % 7},{n}.5\n" for n in range(40))
     names = [f.name for f in of("d,d_day,d_year\n" + rows, "d_year", tmp_path).schema().features]

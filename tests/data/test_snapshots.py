@@ -148,6 +148,18 @@ def test_a_row_was_seen_when_it_was_seen_first(shop: Any) -> None:
     assert seen["K00125"] == 200.0
 
 
+def test_a_large_change_forgets_no_first_sight(shop: Any) -> None:
+    shop.take(until=100.0)
+    rewrite(shop, lines(120)[:10] + lines(1500, 1000))
+    shop.take(until=200.0)
+    rewrite(shop, lines(120)[:10] + lines(20, 1000))
+    rows = shop.rows(shop.take(until=300.0))
+    assert dict(zip(rows["id"], rows["_seen_at"], strict=True)) == {
+        **{f"K{n:05}": 100.0 for n in range(10)},
+        **{f"K{n:05}": 200.0 for n in range(1000, 1020)},
+    }
+
+
 def test_other_columns_make_a_version_of_their_own(shop: Any) -> None:
     first = shop.take()
     rewrite(shop, [f"x,{row}" for row in lines(120)], "new," + HEADER)

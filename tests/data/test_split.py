@@ -120,6 +120,20 @@ def test_different_rows_are_different_bytes(left: list[str], right: list[str]) -
     assert (one[0] == one[1]) == (left == right)
 
 
+def test_a_text_cannot_reach_into_its_neighbour() -> None:
+    left, right = pl.Series("a", ["a\x1fb", "a"]), pl.Series("b", ["c", "b\x1fc"])
+    one, other = split.canonical([left, right])
+    assert one != other
+
+
+def test_a_hashed_personal_column_moves_no_row() -> None:
+    schema = replace(SCHEMA, features=(*SCHEMA.features, Feature("id", "id")), personal=("id",))
+    rows = [{"a": k / 7} for k in range(200)]
+    plain = rows_of([{**row, "id": "kim"} for row in rows])
+    hashed = rows_of([{**row, "id": "9f2c"} for row in rows])
+    assert split.sides(plain, SETTINGS, schema) == split.sides(hashed, SETTINGS, schema)
+
+
 def test_no_animal_is_on_both_sides(project: Callable[..., Any]) -> None:
     from pathlib import Path
 

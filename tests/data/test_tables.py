@@ -168,6 +168,13 @@ def test_the_quick_reader_and_the_careful_one_agree(
     assert tables.read(path, settings).equals(quick)
 
 
+@pytest.mark.parametrize("line", ["1", "1,2,3"])
+def test_a_line_of_another_width_is_named(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, "a,b\n" + "1,2\n" * 30 + line + "\n" + "1,2\n" * 30)
+    with pytest.raises(DataError, match=rf"1 of 61 rows .* line 32 with {len(line.split(','))}"):
+        tables.read(path, tables.sniff(path).settings)
+
+
 def test_one_line_too_short_and_one_too_long_do_not_hide_each_other(tmp_path: Path) -> None:
     path = write(tmp_path, "a,b,c\n1,2\n1,2,3,4\n" + "1,2,3\n" * 20)
     with pytest.raises(DataError, match=r"2 of 22 rows .* line 2 with 2"):
