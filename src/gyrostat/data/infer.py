@@ -216,8 +216,6 @@ def infer(
     if not result.features:
         why = "; ".join(f"{g.name}: {g.excluded}" for g in columns.values() if g.excluded)
         raise DataError(f"No column is left to predict {target!r} from ({why}). Nothing was done.")
-    if settings is None:
-        _count_twins(result, df)
     return result
 
 
@@ -529,11 +527,3 @@ def _gives_away(df: pl.DataFrame, result: Inference, guess: Guess) -> bool:
     if numbers["a"].n_unique() < 10 or len(result.inputs) < 2:
         return False
     return bool((numbers["a"] == numbers["b"]).all())
-
-
-def _count_twins(result: Inference, df: pl.DataFrame) -> None:
-    names = [*(g.name for g in result.features), result.target]
-    n_twice = df.height - df.select(names).unique().height
-    if n_twice:
-        what = f"{n_twice} row{'s' * (n_twice > 1)} stand{'s' * (n_twice == 1)} twice"
-        result.notes.append(Note("", what, "kept; twins stay on one side of the split"))
