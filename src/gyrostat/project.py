@@ -335,8 +335,10 @@ class Project:
         limit = next(
             (x.bound for x in settings.limits if x.metric == settings.champion.metric), 0.0
         )
-        numbers = {c.name: c.kind for c in schema.inputs if c.kind in ("number", "integer")}
-        categories = [c.name for c in schema.inputs if c.kind == "category"]
+        used = {f.column for f in schema.features}
+        inputs = [c for c in schema.inputs if c.name in used]
+        numbers = {c.name: c.kind for c in inputs if c.kind in ("number", "integer")}
+        categories = [c.name for c in inputs if c.kind == "category"]
         return Rows(
             frames.records(df, schema), labels, numbers, categories, schema.output.task, limit
         )
