@@ -321,11 +321,33 @@ def test_a_text_target_of_many_values_is_refused(tmp_path: Path) -> None:
         of("x,t\n" + rows, "t", tmp_path)
 
 
-def test_a_whole_number_target_can_be_classes(tmp_path: Path) -> None:
-    text = "x,t\n" + "".join(f"{n}.5,{n % 4}\n" for n in range(60))
-    assert of(text, "t", tmp_path).task == "regression"
-    found = of(text, "t", tmp_path, task="multiclass")
-    assert (found.task, found.classes, found.class_kind) == ("multiclass", ("0", "1", "2", "3"), "integer")  # fmt: skip
+def whole(counts: list[int], first: int = 0) -> str:
+    """A table whose target has whole numbers from `first` on, each so often."""
+    labels = [first + k for k, n in enumerate(counts) for _ in range(n)]
+    return "x,t\n" + "".join(f"{n}.5,{label}\n" for n, label in enumerate(labels))
+
+
+@pytest.mark.parametrize(
+    ("counts", "first", "task"),
+    [
+        ([20, 30, 25], 0, "multiclass"),
+        ([15] * 10, 0, "multiclass"),
+        ([20, 30, 25], 1, "regression"),
+        ([90, 40, 15, 6], 0, "regression"),
+        ([20, 20, 0, 20], 0, "regression"),
+        ([10] * 25, 0, "regression"),
+    ],
+)
+def test_codes_from_zero_on_are_classes_and_counts_are_numbers(
+    tmp_path: Path, counts: list[int], first: int, task: str
+) -> None:
+    found = of(whole(counts, first), "t", tmp_path)
+    assert found.task == task
+    other = "regression" if task == "multiclass" else "multiclass"
+    assert f"task: {other}" in said(found, "t")
+    again = of(whole(counts, first), "t", tmp_path, task=other)
+    assert again.task == other
+    assert again.class_kind == ("integer" if other == "multiclass" else "category")
 
 
 @pytest.mark.parametrize(

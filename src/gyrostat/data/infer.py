@@ -293,7 +293,8 @@ def _take_target(result: Inference, column: pl.Series, task: str | None) -> None
         )
     is_numeric = guess.kind in ("number", "integer")
     is_two = guess.kind == "integer" and guess.n_distinct == 2
-    if is_numeric and (task == "regression" or (task is None and not is_two)):
+    is_coded = guess.kind == "integer" and _are_codes(labels)
+    if is_numeric and (task == "regression" or (task is None and not is_two and not is_coded)):
         _take_numbers(result, labels)
         return
     if guess.kind == "date":
@@ -319,6 +320,22 @@ def _labels(column: pl.Series, guess: Guess, notes: list[Note]) -> Counter[str]:
             n = sum(counts[v] for v in words)
             notes.append(Note(guess.name, f"{n} labels count as missing", f"written {', '.join(map(repr, words))}"))  # fmt: skip
     return Counter({v: n for v, n in counts.items() if v.strip() not in missing})
+
+
+def _are_codes(labels: Counter[str]) -> bool:
+    """Whether whole numbers look like codes of classes: 0, 1, 2 ... without a gap, and all about equally frequent.
+
+    Counts of something start at 0 too, but are ever rarer; grades and stars start elsewhere.
+    """
+    counts: Counter[int] = Counter()
+    for text, n in labels.items():
+        if NUMBER.fullmatch(text.strip()):
+            counts[int(float(text))] += n
+    return (
+        3 <= len(counts) <= 20
+        and sorted(counts) == list(range(len(counts)))
+        and min(counts.values()) >= max(MIN_CLASS_ROWS, 0.5 * counts.total() / len(counts))
+    )
 
 
 def _take_numbers(result: Inference, labels: Counter[str]) -> None:
@@ -407,7 +424,8 @@ def _take_classes(
         notes.append(Note(name, f"{kept[0]}/{kept[1]} -> binary", how))
     else:
         shown = ", ".join(kept[:6]) + (", ..." if len(kept) > 6 else "")
-        notes.append(Note(name, f"{len(kept)} classes ({shown}) -> multiclass"))
+        hint = "task: regression in config/config.yaml treats them as numbers" if is_numeric else ""
+        notes.append(Note(name, f"{len(kept)} classes ({shown}) -> multiclass", hint))
 
 
 # ---- what is no feature --------------------------------------------------------------------------
