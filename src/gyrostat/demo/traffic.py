@@ -47,6 +47,8 @@ class Traffic:
             per_second,
         )
         self.world: Callable[[Row, random.Random], Row] = lambda row, _dice: row
+        self.label_share = 1.0
+        """Of the answers that anybody ever hears the truth about."""
         self.tally = Tally()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._labels: collections.deque[tuple[float, str, Any]] = collections.deque()
@@ -92,7 +94,7 @@ class Traffic:
                 if link:
                     link.close()
                 link, status, text = None, 0, str(error).encode()
-            self._note(status, text, truth)
+            self._note(status, text, truth if dice.random() < self.label_share else None)
         if link:
             link.close()
 

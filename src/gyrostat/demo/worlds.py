@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,35 @@ class Table(Protocol):
     task: str
     limit: float
     """The declared limit of the model's own metric, in its unit."""
+
+
+NOISE = 0.1
+"""Of a reading's standard deviation: no two measurements are the same."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Every request is a held-out row measured once more."""
+
+    spread: dict[str, float]
+
+    @classmethod
+    def of(cls, table: Table) -> Noise:
+        """As much as the readings of the table allow; whole numbers stay as they are."""
+        spread = {}
+        for name, kind in table.numbers.items():
+            seen = [r[name] for r in table.records if r.get(name) is not None]
+            if kind == "number" and len(seen) > 1:
+                spread[name] = NOISE * statistics.pstdev(seen)
+        return cls(spread)
+
+    def apply(self, row: Row, dice: random.Random) -> Row:
+        """One row, measured again."""
+        record = dict(row[0])
+        for name, spread in self.spread.items():
+            if record.get(name) is not None:
+                record[name] = float(f"{record[name] + dice.gauss(0.0, spread):.6g}")
+        return record, row[1]
 
 
 @dataclass(frozen=True)
@@ -128,7 +158,7 @@ _honest = train
 
 
 def train(frame, params):
-    return Strict(_honest(frame, params), {column!r}, {value!r})
+    return Strict(_honest(frame, {**params, "n_estimators": 25}), {column!r}, {value!r})
 '''
 
 
