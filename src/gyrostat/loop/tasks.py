@@ -129,6 +129,8 @@ def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     job = folder.parent / f"{spec['training_seq']}-training"
     trained = json.loads((job / "result.json").read_bytes())
     sys.path.insert(0, str(job / "code"))
+    # A script's neighbours go by their bare names; last, so that none stands before a module of ours.
+    sys.path.append(str(job / "code" / "src"))
     with (job / "model.pkl").open("rb") as file:
         model = cloudpickle.load(file)
     rows, schema, record = _rows(spec)

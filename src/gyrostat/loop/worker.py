@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import json
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +36,7 @@ LOG_BYTES = 1_000_000
 """Of output kept at the beginning, and as many at the end."""
 TICK_S, FLOOR_S, BEAT_S = 0.1, 0.5, 1.0
 GRACE_S = 2.0
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(arguments: list[str]) -> int:
@@ -41,11 +44,32 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[0]).resolve()
     if "--child" in arguments:
         return work(folder)
-    result = Runner(folder).run()
-    write_atomic(
-        folder / "result.json", json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
-    )
+    with _held(folder / "lock", arguments) as is_ours:
+        if not is_ours or (folder / "result.json").exists():
+            return 0
+        try:
+            result = Runner(folder).run()
+        except Exception as error:  # noqa: BLE001 - whatever happens, a cause goes on record
+            result = _failed(f"the runner failed: {type(error).__name__}: {str(error)[:500]}")
+        write_atomic(
+            folder / "result.json", json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+        )
     return 0
+
+
+@contextlib.contextmanager
+def _held(lock: Path, arguments: list[str]) -> Iterator[bool]:
+    """The job's lock for as long as the runner lives: handed over by who started it, else taken here."""
+    if "--lock-fd" in arguments:
+        yield True
+        return
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 class Runner:
@@ -63,10 +87,7 @@ class Runner:
         """Do the job; its result, whatever happens."""
         if self.is_called_off():
             return _failed("called off before it started")
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(
-                36, 1, 0, 0, 0
-            )  # PR_SET_CHILD_SUBREAPER: orphans come to us
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans come to us
         signal.signal(signal.SIGTERM, self._told_to_stop)
         child = subprocess.Popen(
             [sys.executable, "-m", "gyrostat.loop.worker", str(self.folder), "--child"],
@@ -155,8 +176,14 @@ class Runner:
         return {}
 
 
+def _prctl(option: int, value: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
 def _failed(cause: str, *, retryable: bool = False) -> dict[str, Any]:
-    return {"status": "failed", "cause": cause, "retryable": retryable, "log": "stdout.log"}
+    line = " ".join(cause.split())  # a cause is shown in a line of its own
+    return {"status": "failed", "cause": line, "retryable": retryable, "log": "stdout.log"}
 
 
 def _resident() -> int:
@@ -191,6 +218,8 @@ def _keep_output(stream: IO[bytes], path: Path) -> None:
 
 def work(folder: Path) -> int:
     """The child: do what the spec says and leave `child.json`."""
+    # Without its runner nobody holds it to its limits, and the job counts as lost.
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     spec = json.loads((folder / "spec.json").read_bytes())
     try:
         tasks = importlib.import_module(spec.get("tasks", TASKS)).TASKS

@@ -85,6 +85,8 @@ def fit(
     environment = {k: environ[k] for k in ALLOWED if k in environ} | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{state / 'mlflow.db'}",
         "MLFLOW_REGISTRY_URI": f"sqlite:///{state / 'mlflow.db'}",
+        # MLflow's name for it, also where no server runs; else artifacts land below the job's own folder.
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(state / "mlartifacts"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PYTHONUNBUFFERED": "1",
@@ -103,7 +105,7 @@ def fit(
     return {
         "made": "trained:" + hashlib.sha256((folder / "model.pkl").read_bytes()).hexdigest(),
         "metrics": record["metrics"], "params": record["params"], "style": record["style"], "mlflow_run": record["mlflow_run"],
-        "code": {"digest": code, **git_of(project)}, "run": settings.run, "seconds": round(time.monotonic() - began, 3),
+        "code": {"digest": code, **git_of(project)}, "env_digest": record["env_digest"], "run": settings.run, "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def _cause(folder: Path, status: int) -> str:
         return (
             f"the training was ended by signal {-status}"
             if status < 0
-            else f"the training ended with status {status}"
+            else f"the training ended with status {status} and left no model"
         )
 
 

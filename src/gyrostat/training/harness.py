@@ -7,12 +7,17 @@ Both styles work: a function `module:function` (frame, params) -> fitted model, 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import fcntl
 import importlib
 import importlib.abc
 import importlib.util
 import json
+import math
 import os
 import runpy
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -25,10 +30,12 @@ class Unfit(Exception):
 
 def main(folder: Path) -> int:
     """Run the training of one job; 0 if a model was left behind."""
+    _die_with_parent()
     spec = json.loads((folder / "train-spec.json").read_text(encoding="utf-8"))
     code = folder / "code"
     os.chdir(code)
-    sys.path.insert(0, str(code))
+    # In the place of this file's own folder, whose modules are none of the user's business.
+    sys.path[0] = str(code)
     sys.dont_write_bytecode = True
     try:
         if spec["style"] == "function":
@@ -50,6 +57,12 @@ def main(folder: Path) -> int:
         return 0
     (folder / "failure.json").write_text(json.dumps({"cause": cause}), encoding="utf-8")
     return 1
+
+
+def _die_with_parent() -> None:
+    """When what watches over this training is gone, the training must not go on unwatched."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def _where(error: BaseException, code: Path) -> str:
@@ -78,8 +91,16 @@ def _function(folder: Path, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def _script(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     captured: dict[str, Any] = {}
+    _make_store()
     sys.meta_path.insert(0, _MlflowHook(captured))
-    runpy.run_path(spec["run"], run_name="__main__")
+    # As `python src/train.py` would have it; the project's root stays behind it.
+    sys.path.insert(0, str(Path(spec["run"]).resolve().parent))
+    sys.argv = [spec["run"]]
+    try:
+        runpy.run_path(spec["run"], run_name="__main__")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise Unfit(f"{spec['run']} called sys.exit({error.code!r})") from None
     if "model" not in captured:
         raise Unfit(
             f'{spec["run"]} logged no model: call mlflow.sklearn.log_model(model, "model") in it'
@@ -91,6 +112,19 @@ def _script(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         data = mlflow.get_run(record["mlflow_run"]).data
         record["params"], record["metrics"] = dict(data.params), dict(data.metrics)
     return captured["model"], record
+
+
+def _make_store() -> None:
+    """Create MLflow's tables while nobody else does: two that migrate one file at once spoil it."""
+    scheme, _, place = os.environ.get("MLFLOW_TRACKING_URI", "").partition("///")
+    if scheme != "sqlite:" or Path(place).exists():
+        return
+    with Path(place).with_suffix(".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(ImportError):
+            import mlflow
+
+            mlflow.MlflowClient().get_experiment("0")
 
 
 class _MlflowHook(importlib.abc.MetaPathFinder):
@@ -131,8 +165,7 @@ def _seen(log_model: Any, captured: dict[str, Any]) -> Any:
         kwargs.setdefault("serialization_format", "cloudpickle")
         active = mlflow.active_run()
         result = log_model(sk_model, *args, **kwargs)
-        if active is not None:
-            captured["run"] = active.info.run_id
+        captured["run"] = active.info.run_id if active else getattr(result, "run_id", "") or ""
         return result
 
     return wrapped
@@ -181,12 +214,28 @@ def _leave(folder: Path, model: Any, record: dict[str, Any]) -> None:
         cloudpickle.dump(model, file)
     (folder / "model.pkl.part").replace(folder / "model.pkl")
     plain = {
-        k: v if isinstance(v, (int, float, str, bool)) else str(v)
+        k: v if isinstance(v, (int, str, bool)) or _is_finite(v) else str(v)
         for k, v in record["params"].items()
     }
-    (folder / "train.json").write_text(
-        json.dumps(record | {"params": plain}, default=str), encoding="utf-8"
+    metrics = {k: float(v) for k, v in record["metrics"].items() if _is_finite(v)}
+    whole = record | {"params": plain, "metrics": metrics, "env_digest": _environment()}
+    (folder / "train.json").write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _environment() -> str:
+    """The digest of what is installed where the training ran, as a bundle's manifest has it."""
+    spec = importlib.util.spec_from_file_location(
+        "environment", Path(__file__).with_name("environment.py")
     )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.describe(module.lock())["digest"]
 
 
 if __name__ == "__main__":

@@ -78,8 +78,11 @@ class LocalWorkers:
             return {}
         if not _is_locked(folder / "lock"):
             return _result(folder) or {"status": "lost"}  # it may have ended between the two looks
-        silent_s = max(0.0, time.time() - (folder / "heartbeat").stat().st_mtime)
-        return {"status": "running", "silent_s": round(silent_s, 1)}
+        try:
+            beat = (folder / "heartbeat").stat().st_mtime
+        except FileNotFoundError:  # whoever starts it has not come so far
+            beat = time.time()
+        return {"status": "running", "silent_s": round(max(0.0, time.time() - beat), 1)}
 
     def floor(self, stream: str) -> int:
         """Jobs below this seq are over."""
@@ -126,10 +129,11 @@ def _copy_code(project: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc", ".git")
-    for name in COPIED:
+    scripts = sorted(path.name for path in project.glob("*.py"))
+    for name in (*COPIED, *scripts):
         source = project / name
         with contextlib.suppress(FileNotFoundError):
             if source.is_dir():
-                shutil.copytree(source, target / name, ignore=skip)
+                shutil.copytree(source, target / name, ignore=skip, ignore_dangling_symlinks=True)
             elif source.is_file():
                 shutil.copy2(source, target / name)
