@@ -15,14 +15,35 @@ SHARE_STRANGE = 0.3
 class Table(Protocol):
     """Held-out rows as a user would send them."""
 
-    records: list[dict[str, Any]]
-    labels: list[Any]
-    numbers: dict[str, str]
-    """Columns that hold numbers, to their kind: number or integer."""
-    categories: list[str]
-    task: str
-    limit: float
-    """The declared limit of the model's own metric, in its unit."""
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Rows under the file's own names."""
+        ...
+
+    @property
+    def labels(self) -> list[Any]:
+        """What was true of each."""
+        ...
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """Columns that hold numbers, to their kind: number or integer."""
+        ...
+
+    @property
+    def categories(self) -> list[str]:
+        """Columns that hold categories."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """regression, binary or multiclass."""
+        ...
+
+    @property
+    def limit(self) -> float:
+        """The declared limit of the model's own metric, in its unit."""
+        ...
 
 
 NOISE = 0.1
