@@ -139,3 +139,9 @@ class IllegalStepError(GyrostatError):
     """The ledger holds a step that the life's `TRANSITIONS` does not: the one error that needs a person."""
 
     code = "ledger.illegal_step"
+
+
+class MalformedEntryError(GyrostatError):
+    """The body of an entry, or of one that was to be written, is not what its kind holds."""
+
+    code = "ledger.malformed"

@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gyrostat.errors import AmbiguousError, ConflictError, FencedError, LedgerError
+from gyrostat.errors import (
+    AmbiguousError,
+    ConflictError,
+    FencedError,
+    LedgerError,
+    MalformedEntryError,
+)
 from gyrostat.ledger.chain import seal
+from gyrostat.ledger.entries import check_draft
 from gyrostat.terms import GENESIS, Draft, Entry
 
 if TYPE_CHECKING:
@@ -78,27 +85,42 @@ class SqliteLedger:
         head: dict[str, Any] | None = None,
         is_last: bool = False,
     ) -> Entry:
-        """See `ports.Ledger.append`."""
+        """See `ports.Ledger.append`.
+
+        Raises:
+            MalformedEntryError, UnknownKindError: the stream is a life's, and the draft is not what its readers know.
+        """
+        check_draft(stream, draft)
         with self._turn:
             db = self.db
             try:
                 db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 raise LedgerError(f"The ledger is busy: {error}. Nothing was written.") from error
             try:
                 entry = self._write(stream, draft, expect_seq, fence, head, is_last)
                 if entry is None:
                     known = self._rows("WHERE stream=? AND key=?", stream, draft.key)
-                    db.execute("ROLLBACK")
+                    self._undo()
                     return known[0]
+            except sqlite3.Error as error:  # a full disk, a file that can no longer be written
+                self._undo()
+                raise LedgerError(
+                    f"{draft.kind} could not be written to {stream}: {error}. Nothing was written.",
+                    path=str(self.path),
+                ) from error
+            except (TypeError, ValueError) as error:
+                self._undo()
+                raise MalformedEntryError(
+                    f"The body of {draft.kind} for {stream} is not JSON: {error}. Nothing was written."
+                ) from error
             except BaseException:
-                db.execute("ROLLBACK")
+                self._undo()
                 raise
             try:
                 db.execute("COMMIT")
             except sqlite3.Error as error:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                self._undo()
                 raise AmbiguousError(
                     f"Nobody knows whether {draft.kind} was written to {stream}: {error}"
                 ) from error
@@ -177,44 +199,28 @@ class SqliteLedger:
 
     def knows(self, stream: str, key: str) -> bool:
         """See `ports.Ledger`."""
-        with self._turn:
-            return (
-                self.db.execute(
-                    "SELECT 1 FROM entries WHERE stream=? AND key=?", (stream, key)
-                ).fetchone()
-                is not None
-            )
+        query = "SELECT 1 FROM entries WHERE stream=? AND key=?"
+        return bool(self._ask(query, stream, key))
 
     def now(self) -> float:
         """See `ports.Ledger`."""
-        with self._turn:
-            row = self.db.execute(
-                "SELECT at FROM entries ORDER BY position DESC LIMIT 1"
-            ).fetchone()
-        return max(row[0] if row else 0.0, self.clock())
+        rows = self._ask("SELECT at FROM entries ORDER BY position DESC LIMIT 1")
+        return max(rows[0][0] if rows else 0.0, self.clock())
 
     def position(self) -> int:
         """See `ports.Ledger`."""
-        with self._turn:
-            return self.db.execute("SELECT max(position) FROM entries").fetchone()[0] or 0
+        return self._ask("SELECT max(position) FROM entries")[0][0] or 0
 
     def streams(self) -> list[str]:
         """See `ports.Ledger`."""
-        with self._turn:
-            return [
-                name
-                for (name,) in self.db.execute(
-                    "SELECT name FROM streams WHERE is_over = 0 ORDER BY name"
-                )
-            ]
+        query = "SELECT name FROM streams WHERE is_over = 0 ORDER BY name"
+        return [name for (name,) in self._ask(query)]
 
     def heads(self, stream: str | None = None) -> list[tuple[str, int, dict[str, Any]]]:
         """See `ports.Ledger`."""
         where, args = ("is_over = 0", ()) if stream is None else ("name = ?", (stream,))
-        with self._turn:
-            query = f"SELECT name, head_seq, head FROM streams WHERE {where}"  # noqa: S608
-            rows = self.db.execute(query, args).fetchall()
-        return [(name, seq, json.loads(head)) for name, seq, head in rows]
+        query = f"SELECT name, head_seq, head FROM streams WHERE {where}"  # noqa: S608
+        return [(name, seq, json.loads(head)) for name, seq, head in self._ask(query, *args)]
 
     def acquire(self, name: str, owner: str, *, ttl_s: float) -> int | None:
         """See `ports.Ledger`; writes only when something changes, for a write is an fsync."""
@@ -242,9 +248,8 @@ class SqliteLedger:
                     (name, owner, fence, now + ttl_s),
                 )
                 self.db.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                self._undo()
                 raise LedgerError(f"The ledger is busy: {error}") from error
             return fence
 
@@ -256,15 +261,27 @@ class SqliteLedger:
         with self._turn:
             self.db.execute("UPDATE leases SET until = 0")
 
+    def _undo(self) -> None:
+        # SQLite itself rolls back on some errors (a full disk), and then there is nothing to undo.
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+
     def close(self) -> None:
         """Give the file back."""
         with self._turn:
             self.db.close()
 
     def _rows(self, where: str, *args: object) -> list[Entry]:
+        return [_entry(row) for row in self._ask(f"SELECT * FROM entries {where}", *args)]  # noqa: S608
+
+    def _ask(self, query: str, *args: object) -> list[tuple[Any, ...]]:
         with self._turn:
-            rows = self.db.execute(f"SELECT * FROM entries {where}", args).fetchall()  # noqa: S608
-        return [_entry(row) for row in rows]
+            try:
+                return self.db.execute(query, args).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerError(
+                    f"The ledger {self.path} cannot be read now: {error}.", path=str(self.path)
+                ) from error
 
 
 def _text(value: object) -> str:

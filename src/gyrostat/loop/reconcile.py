@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import copysign, isinf, isnan
 from typing import Any, cast
 
-from gyrostat.errors import IllegalStepError, LedgerError, UnavailableError, UnknownKindError
+from gyrostat.errors import (
+    AmbiguousError,
+    ConflictError,
+    FencedError,
+    IllegalStepError,
+    LedgerError,
+    MalformedEntryError,
+    UnavailableError,
+    UnknownKindError,
+)
+from gyrostat.ledger.entries import current
 from gyrostat.ledger.life import NEWEST, Action, Facts, Life, Say, Start, Tell, Wait, due, freeze
 from gyrostat.loop import run
 from gyrostat.ports import Ledger, World
@@ -19,6 +32,8 @@ from gyrostat.rollout import production
 from gyrostat.terms import Draft, Entry
 
 TTL_S, RETRY_S, POLL_S = 30.0, 60.0, 21600.0
+LARGEST = sys.float_info.max
+log = logging.getLogger(__name__)
 LIVES: dict[str, Life] = {
     "retraining": cast(Life, retraining),
     "run": cast(Life, run),
@@ -43,7 +58,7 @@ def catch_up(facts: Any, entries: Iterable[Entry]) -> Any:
     """Fold what came since."""
     fold = life_of(facts.stream).fold
     for entry in entries:
-        facts = fold(facts, entry)
+        facts = fold(facts, current(entry))
     return facts
 
 
@@ -62,9 +77,28 @@ def facts_at(ledger: Ledger, stream: str, at: float) -> Any:
 
 def look(facts: Facts, ledger: Ledger, world: World) -> dict[str, Any]:
     """The one thing this state works on, and whether the oldest debt has arrived."""
-    seen = world.look(facts.stream, *life_of(facts.stream).subject(facts))
+    seen = finite(world.look(facts.stream, *life_of(facts.stream).subject(facts)))
     tell = due(facts)
     return seen | {"told": tell.key} if tell and ledger.knows(tell.stream, tell.key) else seen
+
+
+def finite(value: Any, at: str = "$") -> Any:
+    """What was seen as strict JSON, so that the decision is made from exactly what its entry will hold.
+
+    An infinity (evidence beyond doubt) becomes the largest number.
+
+    Raises:
+        UnavailableError: something is not a number; look again.
+    """
+    if isinstance(value, float):
+        if isnan(value):
+            raise UnavailableError(f"What was seen at {at} is not a number.")
+        return copysign(LARGEST, value) if isinf(value) else value
+    if isinstance(value, dict):
+        return {key: finite(inner, f"{at}.{key}") for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner, f"{at}[{n}]") for n, inner in enumerate(value)]
+    return value
 
 
 def step(
@@ -136,9 +170,9 @@ def keep(
                     declaration=declaration,
                 )
                 yield 0.0
-        except LedgerError:
+        except (ConflictError, FencedError, AmbiguousError):
             yield 0.0  # whichever it was, the stream knows
-        except UnavailableError:
+        except (LedgerError, UnavailableError):  # busy, a full disk, a world that does not answer
             yield RETRY_S
         except UnknownKindError:
             yield POLL_S
@@ -188,6 +222,7 @@ class Runner:
     """Which streams to keep."""
     _tasks: dict[str, Iterator[float]] = field(default_factory=dict)
     _due: list[tuple[float, int, str]] = field(default_factory=list)
+    _faults: dict[str, int] = field(default_factory=dict)
     _ids: Any = field(default_factory=itertools.count)
 
     def run(self, until: Callable[[], bool], stop: threading.Event | None = None) -> None:
@@ -216,20 +251,32 @@ class Runner:
             listed = []
         for stream in dict.fromkeys([*declared, *listed]):
             if stream not in self._tasks and stream not in self.stuck and self.only(stream):
-                self._tasks[stream] = keep(
-                    stream, name=self.name, ledger=self.ledger, world=self.world, terms=self.terms
-                )
-                heapq.heappush(self._due, (0.0, next(self._ids), stream))
+                self._tasks[stream] = self._kept(stream)
+                self._schedule(stream, 0.0)
 
     def _step(self, stream: str) -> None:
         try:
             pause_s = next(self._tasks[stream], None)
-        except IllegalStepError as error:
+        except (IllegalStepError, MalformedEntryError) as error:
+            log.error("%s stands still: %s", stream, error)  # noqa: TRY400 - the message says it all
             self.stuck[stream] = str(error)
             pause_s = None
+        except Exception:
+            # The outer edge: one model's fault must not stop the others. The ledger holds all there is, so begin anew.
+            self._faults[stream] = n = self._faults.get(stream, 0) + 1
+            log.exception("%s failed %d times in a row and is taken up again", stream, n)
+            self._tasks[stream] = self._kept(stream)
+            self._schedule(stream, min(2.0**n, RETRY_S))
+            return
         if pause_s is None:
             del self._tasks[stream]
             return
-        heapq.heappush(
-            self._due, (time.monotonic() + min(pause_s, self.poll_s), next(self._ids), stream)
-        )
+        if pause_s:  # it came to a rest of its own
+            self._faults.pop(stream, None)
+        self._schedule(stream, min(pause_s, self.poll_s))
+
+    def _kept(self, stream: str) -> Iterator[float]:
+        return keep(stream, name=self.name, ledger=self.ledger, world=self.world, terms=self.terms)
+
+    def _schedule(self, stream: str, pause_s: float) -> None:
+        heapq.heappush(self._due, (time.monotonic() + pause_s, next(self._ids), stream))
