@@ -209,19 +209,16 @@ class Project:
 
     def who_served(self, model: str | None = None, *, at: str | None = None) -> Told:
         """Which versions answered at a time, by the routes that every server had said to answer by."""
+        from gyrostat.loop.reconcile import served_at
+
         name = self.model(model)
         moment = self._time(at) if at else time.time()
-        applied = [
-            e
-            for e in self.ledger.tail(f"production/{name}")
-            if e.kind == "applied" and e.at <= moment
-        ]
-        if not applied:
+        entry = served_at(self.ledger, name, moment)
+        if entry is None:
             return Told(
                 (f"{name}: nobody answered at {times.local(moment)}.",),
                 {"model": name, "at": times.iso(moment), "arms": []},
             )
-        entry = applied[-1]
         lines = [
             f"{name}  at {times.local(moment)}, routes {entry.body['seq']} applied {times.local(entry.at)} ({entry.ref})"
         ]

@@ -94,6 +94,8 @@ class LocalWorld:
         if served is not None:
             seen["served"] = served
         routes = self.routes(model)
+        is_ours = routes is not None and routes["epoch"] == self.epoch
+        seen["shown"] = routes["seq"] if routes is not None and is_ours else 0
         if routes is not None and what in ("traffic", "receivers", "nothing"):
             seen |= self._judged(model, routes, is_in_traffic=what == "traffic")
         if what == "staging":

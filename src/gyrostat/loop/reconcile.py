@@ -75,6 +75,16 @@ def facts_at(ledger: Ledger, stream: str, at: float) -> Any:
     return catch_up(life.Facts(stream), (e for e in ledger.tail(stream) if e.at <= at))
 
 
+def served_at(ledger: Ledger, model: str, at: float) -> Entry | None:
+    """The `applied` event by whose routes every server answered at a time; None: nobody answered.
+
+    A loop that was frozen may write an older one late, so the highest seq counts, not the last entry.
+    """
+    tail = ledger.tail(f"production/{model}")
+    applied = [e for e in tail if e.kind == "applied" and e.at <= at]
+    return max(applied, key=lambda e: e.body["seq"], default=None)
+
+
 def look(facts: Facts, ledger: Ledger, world: World) -> dict[str, Any]:
     """The one thing this state works on, and whether the oldest debt has arrived."""
     seen = finite(world.look(facts.stream, *life_of(facts.stream).subject(facts)))

@@ -83,9 +83,12 @@ def fold(facts: Facts, entry: Entry) -> Facts:
     match entry.kind:
         case "triggered":
             person = body["by"] in ("person", "first")
+            facts = replace(facts, wanted=entry.seq)
+            if facts.is_patient and not person:  # it stays the run that a person asked for
+                return facts
             return replace(
-                facts, wanted=entry.seq, by=body["by"], why=body.get("why", ""), actor=body.get("actor", ""),
-                is_patient=facts.is_patient or person, is_urgent=facts.is_urgent or person,
+                facts, by=body["by"], why=body.get("why", ""), actor=body.get("actor", ""),
+                is_patient=person, is_urgent=person,
             )  # fmt: skip
         case "run_closed":
             return replace(

@@ -113,6 +113,10 @@ class Facts(life.Facts):
     answered_by: str = ""
     needs_person: bool = True
     """No release since the first, or since the limits were loosened, was approved by a person."""
+    loosened_seq: int = 0
+    """Of the last declaration that loosened something."""
+    taken_seq: int = 0
+    """Of the entry that took up the candidate."""
     steps: tuple[float, ...] = ()
     step: int = 0
     rollout_seq: int = 0
@@ -128,6 +132,7 @@ class Facts(life.Facts):
     is_resumed: bool = False
     """This hold, and no other."""
     resume_to: str = ""
+    resumed_by: str = ""
     regressed: tuple[Offer, ...] = ()
     """Grows with harm, not with time."""
     barred: tuple[str, ...] = ()
@@ -204,7 +209,8 @@ def hear(f: Facts, entry: Entry) -> Facts:
         case "answered":
             is_asked = f.state is S.WAITING_APPROVAL or (f.state in IN_TRAFFIC and f.is_overdue)
             if is_asked and not f.answer and f.candidate and body["bundle"] == f.candidate.bundle:
-                return replace(f, answer=body["answer"], answered_by=body.get("actor", ""))
+                by = body.get("actor") or "somebody"
+                return replace(f, answer=body["answer"], answered_by=by)
         case "rollback_asked" if can_go(f, body["bundle"], body.get("to", "")):
             wish = Unwanted(
                 body["bundle"],
@@ -214,12 +220,15 @@ def hear(f: Facts, entry: Entry) -> Facts:
                 body.get("reason", ""),
             )
             return replace(f, unwanted=(*f.unwanted, wish))
-        case "hold_asked" if f.state is not S.HELD:
+        case "hold_asked" if (
+            f.state is not S.HELD or f.is_resumed
+        ):  # a resume on its way does not outrun it
             return replace(
                 f, hold=body.get("actor", "") or "somebody", held_why=body.get("reason", "")
             )
         case "resume_asked" if f.state is S.HELD and body["held"] == f.mark and not f.is_resumed:
-            return replace(f, is_resumed=True, resume_to=body["champion"])
+            by = body.get("actor", "")
+            return replace(f, is_resumed=True, resume_to=body["champion"], resumed_by=by)
         case "unbar_asked" if body["snapshot"] in f.barred:
             freed = replace(f, barred=tuple(s for s in f.barred if s != body["snapshot"]))
             return owe(
@@ -230,7 +239,7 @@ def hear(f: Facts, entry: Entry) -> Facts:
                 snapshot=body["snapshot"],
             )
         case "declared" if body["loosened"]:
-            return replace(f, needs_person=True)
+            return replace(f, needs_person=True, loosened_seq=entry.seq)
         case "applied":
             return replace(f, applied=max(f.applied, body["seq"]))
     return f
@@ -254,7 +263,8 @@ def take(facts: Facts, entry: Entry) -> Facts:
             version = newest(f.offers).version or f.version + 1
             return replace(
                 after, candidate=newest(f.offers)._replace(version=version), offers=(),
-                version=max(f.version, version), attempt=1, answer="", declaration=entry.body["declaration"],
+                version=max(f.version, version), attempt=1, answer="", answered_by="",
+                declaration=entry.body["declaration"], taken_seq=entry.seq,
             )  # fmt: skip
         case "staging_lost":
             return replace(after, attempt=f.attempt + 1)
@@ -271,7 +281,6 @@ def take(facts: Facts, entry: Entry) -> Facts:
                 rollout_seq=entry.seq,
                 rollout_at=entry.at,
                 answer="",
-                answered_by=f.answered_by,
             )
         case "advanced":
             return replace(after, step=f.step + 1)
@@ -282,7 +291,9 @@ def take(facts: Facts, entry: Entry) -> Facts:
         case "superseded":
             return idle if f.state in REPLACEABLE else replace(after, offers=f.offers[1:])
         case "promoted":
-            return _crown(idle, f.candidate, entry, is_approved=True)
+            # Whoever said yes to one that was taken up before the limits were loosened did not say yes to those.
+            is_approved = bool(f.answered_by) and f.taken_seq > f.loosened_seq
+            return _crown(idle, f.candidate, entry, is_approved=is_approved)
         case "regressed" if f.candidate:
             previous = (
                 None if f.previous and f.previous.bundle == f.candidate.bundle else f.previous
@@ -304,7 +315,7 @@ def take(facts: Facts, entry: Entry) -> Facts:
         case "rolled_back":
             return _roll_back(idle, f, entry)
         case "resumed":
-            return _resume(replace(after, is_resumed=False, resume_to=""), entry)
+            return _resume(replace(after, is_resumed=False, resume_to="", resumed_by=""), entry)
     return after
 
 
@@ -340,7 +351,13 @@ def _roll_back(after: Facts, f: Facts, entry: Entry) -> Facts:
         )  # fmt: skip
     still = tuple(u for u in rest if can_go(after, u.bundle, u.to))
     after = replace(
-        after, is_resumed=False, resume_to="", unwanted=still, hold="", held_why=wish.reason
+        after,
+        is_resumed=False,
+        resume_to="",
+        resumed_by="",
+        unwanted=still,
+        hold="",
+        held_why=wish.reason,
     )
     return _bar(after, entry, after.removed, is_barred=wish.with_data)
 
@@ -348,7 +365,7 @@ def _roll_back(after: Facts, f: Facts, entry: Entry) -> Facts:
 def _resume(after: Facts, entry: Entry) -> Facts:
     """A person may bring one back, also one that regressed; then its data counts again as well."""
     back = named(after, entry.outputs[0]) if entry.outputs else None
-    after = replace(after, held_why="")
+    after = replace(after, held_why=after.held_why if after.hold else "")
     if back is None:
         return after
     after = _crown(replace(after, removed=None), back, entry, is_approved=False)
@@ -399,7 +416,8 @@ def decide(facts: Facts, seen: dict[str, Any], terms: RolloutSettings, now: floa
             cause=f"by {f.hold}",
             detail={"reason": f.held_why},
         )
-    if seen.get("served", f.routed_at) < f.routed_at:
+    # Also while no server lives: the next one starts from what was shown.
+    if min(seen.get(what, f.routed_at) for what in ("served", "shown")) < f.routed_at:
         return Show("router", f.routed_at, _shown(f))
     if "served" in seen and f.applied < f.routed_at:
         return Tell(
@@ -422,7 +440,10 @@ def decide(facts: Facts, seen: dict[str, Any], terms: RolloutSettings, now: floa
         return Say("superseded", f.offers[0].ref)
     match f.state:
         case S.HELD if f.is_resumed:
-            return Say("resumed", outputs=(f.resume_to,) if named(f, f.resume_to) else ())
+            outputs = (f.resume_to,) if named(f, f.resume_to) else ()
+            return Say(
+                "resumed", outputs=outputs, cause=f"by {f.resumed_by}" if f.resumed_by else ""
+            )
         case S.KEEPING if f.offers:
             return _at_the_door(f)
         case S.KEEPING | S.HELD:

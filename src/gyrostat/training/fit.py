@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gyrostat_runtime.schema import Schema
 
 from gyrostat.errors import JobError
+from gyrostat.training.onnx_convert import text_features
 from gyrostat.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def prepare(
     """
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    texts = [c for c in frame.columns if frame[c].dtype == object]
+    texts = text_features(schema)
     frame.head(5).to_parquet(work / "sample.parquet")
     frame.assign(**{schema.output.target: labels}).to_parquet(work / "train.parquet")
     if raw is not None:

@@ -52,7 +52,8 @@ def main(folder: Path) -> int:
         cause = "the training ran out of memory"
     except BaseException as error:  # noqa: BLE001 - whatever a user's code raises is the cause on record
         traceback.print_exc()
-        cause = f"{type(error).__name__}: {str(error).strip()[:500]}{_where(error, code)}"
+        said = str(error).strip()[:500]
+        cause = type(error).__name__ + (f": {said}" if said else "") + _where(error, code)
     else:
         return 0
     (folder / "failure.json").write_text(json.dumps({"cause": cause}), encoding="utf-8")

@@ -81,6 +81,7 @@ class Schema:
         Raises:
             KeyError, TypeError: it was written by something else.
         """
+
         def tuples(d: dict[str, Any]) -> dict[str, Any]:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
 
@@ -94,4 +95,8 @@ class Schema:
 
 def _slim(part: Any) -> dict[str, Any]:
     values = {name: getattr(part, name) for name in part.__slots__}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v not in ("", (), None)}
+    return {
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in values.items()
+        if v not in ("", (), None)
+    }

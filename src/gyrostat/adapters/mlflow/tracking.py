@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,13 @@ class Tracking:
             self.client.delete_logged_model(known.model_id)
         folder = bundles.path(self.state, v.bundle)
         schema = bundle.read_manifest(folder).schema
-        with tempfile.TemporaryDirectory() as temp, self._in_run(experiment, run_id):
+        with (
+            tempfile.TemporaryDirectory() as temp,
+            self._in_run(experiment, run_id),
+            warnings.catch_warnings(),
+        ):
+            # MLflow asks for an example of the input; rows stay out of registries.
+            warnings.simplefilter("ignore")
             data = Path(temp) / "data"
             data.mkdir()
             (data / pyfunc.BUNDLE).symlink_to(folder)  # MLflow copies what a link leads to
