@@ -24,7 +24,7 @@ def store(loaded: Loaded) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(
-            path, json.dumps(loaded.values, ensure_ascii=False, indent=1, sort_keys=True).encode()
+            path, json.dumps(loaded.values, ensure_ascii=False, indent=1).encode()
         )
 
 
