@@ -9,7 +9,6 @@ import pytest
 
 from .conftest import Whole, wait
 
-pytestmark = pytest.mark.xdist_group("whole")
 NO_BROWSER = shutil.which("chromium") is None or shutil.which("chromedriver") is None
 
 

@@ -13,7 +13,6 @@ from gyrostat.processes import runfiles
 
 from .conftest import GYROSTAT, Whole, wait
 
-pytestmark = pytest.mark.xdist_group("whole")
 ROW = {"rooms": 3, "humidity": 0.4, "city": "seoul"}
 
 
