@@ -81,7 +81,7 @@ class Whole:
             cwd=self.root,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
         assert done.returncode == code, (
             arguments,
@@ -109,7 +109,7 @@ class Whole:
         return [e.kind for e in self.project.ledger.entries(after=after)]
 
 
-def wait(what: str, is_there: Callable[[], Any], patience_s: float = 90.0) -> Any:
+def wait(what: str, is_there: Callable[[], Any], patience_s: float = 240.0) -> Any:
     deadline = time.monotonic() + patience_s
     while not (found := is_there()):
         assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
@@ -133,7 +133,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
             "price",
         ],
         check=True,
-        timeout=120,
+        timeout=240,
     )
     found = Whole(place / "homes", free_port(), free_port())
     (found.root / "config" / "dev.yaml").write_text(

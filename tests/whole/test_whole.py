@@ -156,13 +156,14 @@ def test_a_rollback_by_hand_holds_until_resume(whole: Whole) -> None:
 
 
 def _wait_idle(whole: Whole) -> None:
-    wait(
-        "rest",
-        lambda: (
-            whole.picture()["state"] in ("keeping", "held")
-            and all(r["mark"] != "running" for r in whole.picture()["runs"])
-        ),
-    )
+    def is_idle() -> bool:
+        whole.ask(ROW)  # a release that was left in traffic needs some to end
+        picture = whole.picture()
+        return picture["state"] in ("keeping", "held") and all(
+            r["mark"] != "running" for r in picture["runs"]
+        )
+
+    wait("rest", is_idle)
 
 
 def test_a_training_that_raises_ends_with_its_cause_and_the_champion_stays(whole: Whole) -> None:
