@@ -23,9 +23,7 @@ def store(loaded: Loaded) -> None:
     path = loaded.state / "declarations" / f"{loaded.digest}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(
-            path, json.dumps(loaded.values, ensure_ascii=False, indent=1).encode()
-        )
+        write_atomic(path, json.dumps(loaded.values, ensure_ascii=False, indent=1).encode())
 
 
 def stored_values(state: Path, digest: str) -> dict[str, Any]:
