@@ -84,7 +84,9 @@ def _replay(history: History, stream: str, final: dict[str, Any]) -> Iterator[st
     (_, kept_seq, kept) = next(iter(history.heads(stream)))
     for e in history.tail(stream):
         if is_step(e):
-            terms, _ = history.terms(stream, facts.declaration)
+            if facts.declaration not in ("", e.body["declaration"]):
+                yield f"{stream} {e.seq} {e.kind} was judged by {e.body['declaration']}, not by the {facts.declaration} it began with"
+            terms = history.settings(stream.split("/")[0], e.body["declaration"])
             again = life.decide(facts, e.body["seen"], terms, e.body["now"])
             if not isinstance(again, Say) or (
                 again.kind,
@@ -119,6 +121,12 @@ def _replay(history: History, stream: str, final: dict[str, Any]) -> Iterator[st
         ):
             yield f"checkpoint of {stream} at {facts.seq} is not what the entries say: {thawed}"
     final[stream] = facts
+    kinds = Counter(e.kind for e in history.tail(stream))
+    n_trainings = sum(
+        job.stream == stream and job.what == "training" for job in world.jobs.values()
+    )
+    if n_trainings > kinds["snapshotted"] + kinds["work_lost"]:
+        yield f"{stream}: {n_trainings} trainings, called for {kinds['snapshotted']} times and lost {kinds['work_lost']} times"
     for (what, key), job in world.jobs.items():
         if job.stream == stream and job.alive(world.now) and key != facts.key:
             yield f"{what} {key} still runs, nobody needs it"
@@ -205,6 +213,51 @@ def _hand_overs(history: History, model: str) -> Iterator[str]:
     for what in sorted(set(owed) | set(got)):
         if got[what] != owed[what]:
             yield f"{what} was owed {owed[what]} times and told {got[what]} times"
+    made = [
+        int(e.body["run"].rpartition("/")[2])
+        for e in history.tail(f"production/{model}")
+        if e.kind == "offered"
+        and e.actor != "outside"
+        and not any(x.kind == "gate_undecided" for x in history.tail(e.body["run"]))
+    ]
+    if made != sorted(made):
+        yield f"offers of {model} came out of order: runs {made}"
+    running, heard = "", set()
+    for e in history.tail(f"retraining/{model}"):
+        running = (
+            e.outputs[0] if e.kind == "run_opened" else "" if e.kind == "run_ended" else running
+        )
+        if e.kind == "snapshot_barred":
+            heard.add(e.body["snapshot"])
+            if running and not any(
+                x.kind == "snapshot_barred" and x.body == e.body for x in history.tail(running)
+            ):
+                yield f"{running} never heard that {e.body['snapshot']} is barred"
+        if e.kind == "snapshot_released":
+            heard.discard(e.body["snapshot"])
+    if heard != (barred := _barred(history, model)):
+        yield f"production of {model} barred {barred}, retraining heard of {heard}"
+
+
+def _barred(history: History, model: str) -> set[str]:
+    """What production has barred in the end, told from the kinds alone."""
+    barred: set[str] = set()
+    snapshots = {
+        e.body["bundle"]: e.body["snapshot"]
+        for e in history.tail(f"production/{model}")
+        if e.kind == "offered"
+    }
+    for e in history.tail(f"production/{model}"):
+        if e.kind in ("regressed", "champion_regressed", "rolled_back") and e.body["cause"] in (
+            "quality",
+            "with data",
+        ):
+            barred.add(snapshots[e.inputs[0]])
+        if e.kind == "resumed" and e.outputs:
+            barred.discard(snapshots[e.outputs[0]])
+        if e.kind == "unbar_asked":
+            barred.discard(e.body["snapshot"])
+    return barred
 
 
 def _production(history: History, model: str, final: dict[str, Any]) -> Iterator[str]:
@@ -213,10 +266,75 @@ def _production(history: History, model: str, final: dict[str, Any]) -> Iterator
     facts: Any = production.Facts(stream)
     ended: Counter[str] = Counter()
     offered: dict[str, str] = {}
+    taken: set[str] = set()  # off traffic, by a person
     bad: set[str] = set()
-    held = 0
+    answers: set[tuple[str, str]] = set()
+    holds: set[int] = set()
+    unwanted: list[str] = []
+    held = n_promoted = 0
+    on_stage = ""
     for e in history.tail(stream):
         before, facts = facts, production.fold(facts, e)
+        bundle, offer = (*e.inputs, "", "")[:2]
+        match e.kind:
+            case "rollback_asked" if production.can_go(before, e.body["bundle"], e.body["to"]):
+                unwanted.append(e.body["bundle"])
+            case "resume_asked":
+                holds.add(e.body["held"])
+            case "answered":
+                answers.add((e.body["bundle"], e.body["answer"]))
+        if is_step(e):
+            if unwanted and e.kind != "rolled_back":
+                yield f"{stream} {e.seq} {e.kind}, but a person wants {unwanted[0]} gone"
+            served = e.body["seen"].get("served", before.routed_at)
+            if e.kind not in ("rolled_back", "held") and served != before.routed_at:
+                yield f"{stream} {e.seq} {e.kind} was judged by the traffic of {served}, not of {before.routed_at}"
+        match e.kind:
+            case "rolled_back":
+                if bundle in [arm["bundle"] for arm in production.routes(facts)]:
+                    yield f"{stream} {e.seq} rolled back {bundle}, which still answers"
+                if (
+                    on_stage
+                    and offered[on_stage] != bundle
+                    and on_stage not in [o.entry for o in facts.offers]
+                ):
+                    yield f"{stream} {e.seq} rolled back {bundle} and lost {offered[on_stage]}, which nobody meant"
+                unwanted = [b for b in unwanted[1:] if production.can_go(facts, b)]
+            case "held" if on_stage and on_stage not in [o.entry for o in facts.offers]:
+                yield f"{stream} {e.seq} lost {offered[on_stage]} to a hold"
+            case "resumed" if held not in holds:
+                yield f"{stream} {e.seq} resumed, but nobody answered the hold of {held}"
+            case "approved" if (
+                e.body["cause"].startswith("by ") and (bundle, "approved") not in answers
+            ):
+                yield f"{stream} {e.seq} approved {bundle}, to which nobody said yes"
+            case "superseded" if before.state in IN_TRAFFIC and offer == on_stage:
+                yield f"{stream} {e.seq} supersedes {bundle}, which takes traffic"
+            case "staging_started":
+                waiting = [o for o in offered if not ended[o] and o not in taken]
+                if offer != max(waiting, key=lambda o: int(o.rpartition("#")[2])):
+                    yield f"{stream} {e.seq} takes up {offer} of {waiting}, not the newest"
+                on_stage = offer
+            case "promoted":
+                n_promoted += 1
+                truth = history.truth_at[stream, e.seq]
+                is_unproven = (
+                    truth["harm"]
+                    and n_promoted > 1
+                    and not e.body["cause"].startswith("approved by")
+                )
+                if is_unproven or not truth["is_answering"] or truth["gates"] == "reject":
+                    yield f"{stream} {e.seq} promoted {bundle} in spite of {truth}"
+                asks = history.rollouts[e.body["declaration"]].approval
+                if (asks == "always" or (asks == "first" and n_promoted == 1)) and (
+                    bundle,
+                    "approved",
+                ) not in answers:
+                    yield f"{stream} {e.seq} promoted {bundle} without asking"
+        if e.kind == "rolled_back" and on_stage and offered[on_stage] == bundle:
+            taken.add(on_stage)
+        if is_step(e) and facts.candidate is None:
+            on_stage = ""
         if e.kind == "offered":
             offered[f"{stream}#{e.seq}"] = e.body["bundle"]
         if e.kind == "held" or e.kind == "rolled_back":

@@ -28,7 +28,10 @@ FAULTY_S, PATIENCE_S = 6 * DAY, 60 * DAY
 P_KILL, P_FREEZE, P_JUMP, P_AMBIGUOUS, P_HINT = 0.012, 0.012, 0.004, 0.06, 0.7
 TTL_S = reconcile.TTL_S
 RETRAINING = RetrainingSettings(cooldown_s=3 * HOUR, budget=3, budget_window_s=2 * DAY)
-GATES = GateSettings(limits=(Limit("rmse", max=0.7),), undecided=UndecidedSettings(DAY, "ask"))
+GATES = {
+    digest: GateSettings(limits=(Limit("rmse", max=0.7),), undecided=UndecidedSettings(DAY, end))
+    for digest, end in (("declared-0", "ask"), ("declared-1", "reject"))
+}
 
 
 @dataclass
@@ -57,10 +60,17 @@ class History(MemoryLedger):
         super().__init__(clock=lambda: self.world.now + self.ledger_jump_s)
         self.models = [f"model-{n}" for n in range(rng.choice([1, 1, 2]))]
         steps = rng.choice([(0.0, 0.25), (0.25, 0.5), (0.1,)])
-        self.rollout = RolloutSettings(
-            approval=rng.choice(["first", "always", "never"]), bake=BakeSettings(60, 1800.0), steps=steps,
-            guardrails={"error_rate": Margin("points", 0.01)}, expires_s=4 * DAY, then=rng.choice(["ask", "reject", "hold"]),
-        )  # fmt: skip
+        self.rollouts = {
+            digest: RolloutSettings(
+                approval=rng.choice(["first", "always", "never"]), bake=BakeSettings(60, 1800.0), steps=plan,
+                guardrails={"error_rate": Margin("points", 0.01)}, expires_s=4 * DAY, then=rng.choice(["ask", "reject", "hold"]),
+            )
+            for digest, plan in (("declared-0", steps), ("declared-1", (0.3,)))
+        }  # fmt: skip
+        self.digest = "declared-0"
+        self.truth_at: dict[
+            tuple[str, int], dict[str, Any]
+        ] = {}  # how good a bundle was when promoted
         self.processes: list[Process] = []
         self.n_born = self.n_outside = 0
         self.requests: list[
@@ -70,16 +80,28 @@ class History(MemoryLedger):
             self.world.sources[model] = sorted(
                 rng.uniform(0, FAULTY_S) for _ in range(rng.choice([0, 1, 2, 4]))
             )
+        if rng.random() < 0.5:
+            self.world.later(rng.uniform(0, FAULTY_S), self.declare)
         for _ in range(rng.randint(1, 3)):
             self.spawn()
         for model in self.models:
             self.plan(model)
 
+    def settings(self, kind: str, digest: str) -> Any:
+        known = {"retraining": RETRAINING, "run": run.RunTerms(GATES[digest])}
+        return known.get(kind) or self.rollouts[digest]
+
     def terms(self, stream: str, pinned: str) -> tuple[Any, str]:
-        kind = stream.split("/")[0]
-        return {"retraining": RETRAINING, "run": run.RunTerms(GATES), "production": self.rollout}[
-            kind
-        ], "declared"
+        digest = self.digest if "not_pinned" in self.bugs else pinned or self.digest
+        return self.settings(stream.split("/")[0], digest), digest
+
+    def declare(self) -> None:
+        """The declaration changes in the middle of whatever is under way; sometimes it loosens a limit."""
+        self.digest = "declared-1"
+        for model in self.models:
+            if self.rng.random() < 0.5:
+                body = {"digest": self.digest, "loosened": ["rmse"], "actor": "kim"}
+                self.tell(0, f"production/{model}", "declared", self.digest, body)
 
     def plan(self, model: str) -> None:
         """What happens to one model, whatever the loop does: triggers, sometimes in storms; people; decay."""
@@ -104,10 +126,24 @@ class History(MemoryLedger):
             (self.offer_again, 0.4),
             (self.decay, 0.4),
             (self.hold, 0.2),
+            (self.unbar, 0.2),
+            (self.fall_silent, 0.1),
         ):
             if rng.random() < p:
                 later(rng.uniform(0, FAULTY_S), lambda act=act: act(model))
         later(rng.expovariate(1 / 14400), lambda: self.ask(model))
+
+    def fall_silent(self, model: str) -> None:
+        """Nobody asks this model any more."""
+        self.world.silent.add(model)
+
+    def unbar(self, model: str) -> None:
+        f = self.facts(f"production/{model}")
+        if f.barred:
+            body = {"snapshot": self.rng.choice(f.barred), "actor": "kim"}
+            self.tell(0, f.stream, "unbar_asked", f"unbar-{self.world.now}", body)
+        elif not self.world.is_calm:
+            self.world.later(DAY / 2, lambda: self.unbar(model))
 
     def facts(self, stream: str) -> Any:
         return reconcile.facts_of(self, stream)
@@ -254,6 +290,8 @@ class History(MemoryLedger):
     def react(self, entry: Entry) -> None:
         """Wake who sleeps on this stream (a hint, often lost); people answer what they are asked, after days."""
         rng = self.rng
+        if entry.kind == "promoted":
+            self.truth_at[entry.stream, entry.seq] = dict(self.world.truth[entry.inputs[0]])
         for process in self.processes:
             for task in (
                 process.tasks.get(entry.stream),
@@ -410,11 +448,8 @@ class History(MemoryLedger):
         waits = (f.state == "held" and not f.is_resumed) or (
             f.state == "waiting_approval" and not f.answer
         )
-        waits = waits or (
-            f.state in IN_TRAFFIC
-            and not f.answer
-            and self.world.truth[f.candidate.bundle]["harm"] == "stuck"
-        )
+        is_starved = f.state in IN_TRAFFIC and not f.answer and f.model in self.world.silent
+        waits = waits or (is_starved and self.rollouts[f.declaration].then != "reject")
         is_shown = self.world.router.get(f.stream, (0, {"arms": []}))[1][
             "arms"
         ] == production.routes(f)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 from unittest.mock import patch
 
 from gyrostat.ledger import life
 from gyrostat.ledger.chain import seal
-from gyrostat.ledger.life import Facts, Say, Start, Tell, replace
+from gyrostat.ledger.life import Facts, Say, Show, Start, Tell, replace
 from gyrostat.loop import reconcile, run
 from gyrostat.retraining import life as retraining
 from gyrostat.rollout import production
@@ -18,7 +19,8 @@ from gyrostat.terms import Draft
 
 _act, _step, _due, _thaw = reconcile.act, reconcile.step, life.due, reconcile.thaw
 _decide, _fold, _hear = production.decide, production.fold, production.hear
-_run_fold, _want_fold = run.fold, retraining.fold
+_run_fold, _want_fold, _judge = run.fold, retraining.fold, run.judge
+_take, _roll_back = production.take, production._roll_back
 
 
 def show_before_say(facts: Any, action: Any, seen: Any, now: float, **more: Any) -> None:
@@ -122,6 +124,69 @@ def trigger_counted(facts: Any, entry: Any) -> Any:
     )
 
 
+def unconfirmed_routes(facts: Any, seen: Any, terms: Any, now: float) -> Any:
+    """Never asks the router what it serves: shows once, trusts that it arrived, counts at once."""
+    action = _decide(facts, seen, terms, now)
+    if isinstance(action, Show) and action.receiver == "router" and facts.state in IN_TRAFFIC:
+        trusted = {**seen, "served": facts.routed_at, "shown": facts.routed_at}
+        traffic = seen.get("traffic") and {**seen["traffic"], "routes_seq": facts.routed_at}
+        return _decide(facts, {**trusted, "traffic": traffic}, terms, now)
+    return action
+
+
+def unbound_approval(f: Any, entry: Any) -> Any:
+    """Takes an answer for whatever waits at the moment."""
+    if entry.kind == "answered" and f.state is State.WAITING_APPROVAL and not f.answer:
+        return replace(f, answer=entry.body["answer"], answered_by="kim")
+    return _hear(f, entry)
+
+
+def unbound_resume(f: Any, entry: Any) -> Any:
+    """Ends whichever hold there is."""
+    if entry.kind == "resume_asked" and f.state is State.HELD:
+        return replace(f, is_resumed=True, resume_to=entry.body["champion"])
+    return _hear(f, entry)
+
+
+def candidate_lost(after: Any, f: Any, entry: Any) -> Any:
+    """Going back a champion drops the candidate that was on its way."""
+    return replace(_roll_back(after, f, entry), offers=f.offers)
+
+
+def barred_forgotten(facts: Any, entry: Any) -> Any:
+    after = _want_fold(facts, entry)
+    return replace(after, barred=()) if entry.kind == "run_opened" else after
+
+
+def open_run_not_told(facts: Any, entry: Any) -> Any:
+    after = _want_fold(facts, entry)
+    return replace(after, owes=facts.owes) if entry.kind == "snapshot_barred" else after
+
+
+def oldest_first_decide(facts: Any, seen: Any, terms: Any, now: float) -> Any:
+    """Works off the offers in the order of their arrival."""
+    offers = facts.offers[:1] if facts.state is State.KEEPING else ()
+    return _decide(replace(facts, offers=offers), seen, terms, now)
+
+
+def oldest_first_take(facts: Any, entry: Any) -> Any:
+    if entry.kind == "staging_started" or (entry.kind == "refused" and not facts.candidate):
+        return replace(
+            _take(replace(facts, offers=facts.offers[:1]), entry), offers=facts.offers[1:]
+        )
+    return _take(facts, entry)
+
+
+_moods = itertools.cycle([0.0, 0.0, 0.15])
+
+
+def unrecorded_evidence(evidence: Any, settings: Any) -> Any:
+    """Judges by something that is not written down."""
+    found, mood = evidence["metrics"]["rmse"], next(_moods)
+    moody = {**found, **{k: found[k] + mood for k in ("value", "lower", "upper")}}
+    return _judge({**evidence, "metrics": {"rmse": moody}}, settings)
+
+
 def undated(facts: Any, say: Any, seen: Any, now: float, actor: str, declaration: str) -> Draft:
     """Judges by its own clock, and does not tell the ledger by which time."""
     return dataclasses.replace(_step(facts, say, seen, now, actor, declaration), at=0.0)
@@ -155,6 +220,26 @@ MISTAKES: dict[str, list[tuple[Any, str, Any]]] = {
     "regressed_forgotten": [(production, "decide", regressed_forgotten)],
     "rollback_after_the_canary": [(production, "decide", rollback_after_the_canary)],
     "trigger_counted": [(retraining, "fold", trigger_counted)],
+    "not_pinned": [],
+    "unconfirmed_routes": [(production, "decide", unconfirmed_routes)],
+    "unbound_approval": [(production, "hear", unbound_approval)],
+    "unbound_resume": [(production, "hear", unbound_resume)],
+    "candidate_lost": [(production, "_roll_back", candidate_lost)],
+    "barred_forgotten": [(retraining, "fold", barred_forgotten)],
+    "open_run_not_told": [(retraining, "fold", open_run_not_told)],
+    "oldest_first": [
+        (production, "decide", oldest_first_decide),
+        (production, "take", oldest_first_take),
+    ],
+    "supersedes_traffic": [
+        (production, "REPLACEABLE", (*production.REPLACEABLE, *IN_TRAFFIC)),
+        (
+            production,
+            "TRANSITIONS",
+            production.TRANSITIONS | {(s, "superseded"): State.KEEPING for s in IN_TRAFFIC},
+        ),
+    ],
+    "unrecorded_evidence": [(run, "judge", unrecorded_evidence)],
     "wall_clock": [(reconcile, "step", undated)],
 }
 

@@ -55,6 +55,7 @@ class SimulatedWorld:
     sources: dict[str, list[float]] = field(default_factory=dict)
     applied: Counter[tuple[str, str]] = field(default_factory=Counter)
     truth: dict[str, dict[str, Any]] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)  # models that nobody asks any more
 
     def later(self, delay_s: float, what: Callable[[], None]) -> None:
         heapq.heappush(self.events, (self.now + delay_s, next(self.ids), what))
@@ -67,14 +68,17 @@ class SimulatedWorld:
         seen: dict[str, Any] = {}
         if stream.startswith("production/"):
             served, routes, since = self.router.get(stream, (0, {"arms": []}, 0.0))
-            seen["served"] = served
+            seen["shown"] = served
+            if self.is_calm or self.rng.random() > 0.03:  # else no server lives at the moment
+                seen["served"] = served
+            model = stream.split("/")[1]
             arms = {arm["role"]: arm["bundle"] for arm in routes["arms"]}
-            if "champion" in arms:
+            if "champion" in arms and model not in self.silent:
                 seen["champion"] = {
                     "limits": self._limits(arms["champion"], since),
                     "since_seq": routes["promoted_seq"],
                 }
-            if what == "traffic":
+            if what == "traffic" and model not in self.silent:
                 seen["traffic"] = self._traffic(served, arms, since)
         if what == "receivers":
             seen["floor"] = self.floor.get(stream, 0)
