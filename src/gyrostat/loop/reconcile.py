@@ -33,6 +33,7 @@ from gyrostat.terms import Draft, Entry
 
 TTL_S, RETRY_S, POLL_S = 30.0, 60.0, 21600.0
 LARGEST = sys.float_info.max
+NESTED = (float, dict, list)
 log = logging.getLogger(__name__)
 LIVES: dict[str, Life] = {
     "retraining": cast(Life, retraining),
@@ -105,7 +106,10 @@ def finite(value: Any, at: str = "$") -> Any:
             raise UnavailableError(f"What was seen at {at} is not a number.")
         return copysign(LARGEST, value) if isinf(value) else value
     if isinstance(value, dict):
-        return {key: finite(inner, f"{at}.{key}") for key, inner in value.items()}
+        return {
+            key: finite(inner, f"{at}.{key}") if isinstance(inner, NESTED) else inner
+            for key, inner in value.items()
+        }
     if isinstance(value, list):
         return [finite(inner, f"{at}[{n}]") for n, inner in enumerate(value)]
     return value

@@ -32,6 +32,7 @@ GATES = {
     digest: GateSettings(limits=(Limit("rmse", max=0.7),), undecided=UndecidedSettings(DAY, end))
     for digest, end in (("declared-0", "ask"), ("declared-1", "reject"))
 }
+RUN_TERMS = {digest: run.RunTerms(gates) for digest, gates in GATES.items()}
 
 
 @dataclass
@@ -88,8 +89,9 @@ class History(MemoryLedger):
             self.plan(model)
 
     def settings(self, kind: str, digest: str) -> Any:
-        known = {"retraining": RETRAINING, "run": run.RunTerms(GATES[digest])}
-        return known.get(kind) or self.rollouts[digest]
+        if kind == "production":
+            return self.rollouts[digest]
+        return RETRAINING if kind == "retraining" else RUN_TERMS[digest]
 
     def terms(self, stream: str, pinned: str) -> tuple[Any, str]:
         digest = self.digest if "not_pinned" in self.bugs else pinned or self.digest
