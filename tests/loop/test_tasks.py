@@ -1,0 +1,213 @@
+"""The work of one run on a small project on disk, as the loop has it done: by real processes, each from its spec."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from gyrostat_runtime import keys
+from gyrostat_runtime.rows import from_columns
+from gyrostat_runtime.session import Session
+
+from gyrostat import config
+from gyrostat.data import snapshots
+from gyrostat.errors import GyrostatError
+from gyrostat.gates.judge import conclude, judge
+from gyrostat.loop import tasks
+from gyrostat.loop.assemble import Declarations, LocalWorld
+from gyrostat.registry import bundles
+from gyrostat.terms import Answer
+
+DEADLINE_S = 240.0
+RUN = "run/homes/1"
+CONFIG = """\
+version: 1
+models:
+  homes:
+    data: {source: "data/homes.csv", target: price, split: {holdout: 30%}, checks: checks.yaml}
+    train: {run: "src.train:train", params: {fit_intercept: true}}
+    limits: {rmse: {max: 40}, latency_p99: {max: 5s}}
+    gates: {champion: {metric: rmse, margin: 5}}
+"""
+CHECKS = "columns: {rooms: {range: [1, 9]}}\n"
+TRAIN = """\
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+
+def train(frame, params):
+    price = frame.pop(params["target"])
+    texts = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    columns = make_column_transformer((texts, ["city"]), remainder="passthrough")
+    return make_pipeline(columns, LinearRegression(fit_intercept=params["fit_intercept"])).fit(frame, price)
+"""
+PRICES = {"seoul": 300, "busan": 120, "daegu": 60}
+
+
+def table(n: int = 60, *, rooms: int | None = None) -> str:
+    dice, lines = random.Random(8), ["rooms,humidity,city,price"]
+    for _ in range(n):
+        r, humidity = dice.randint(1, 6), round(dice.random(), 3)
+        city = dice.choice(list(PRICES))
+        price = 100 + 55 * r - 40 * humidity + PRICES[city] + dice.gauss(0, 3)
+        lines.append(f"{rooms or r},{humidity},{city},{price:.2f}")
+    return "\n".join(lines) + "\n"
+
+
+class Project:
+    """A folder as a user has it, and the world of the loop around it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name, text in {
+            "config/config.yaml": CONFIG, "config/checks.yaml": CHECKS, "data/homes.csv": table(),
+            "src/__init__.py": "", "src/train.py": TRAIN,
+        }.items():  # fmt: skip
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        self.loaded = config.load(root, {})
+        config.store(self.loaded)
+        self.state = self.loaded.state
+        keys.create_keys(self.state / "keys")
+        self.world = LocalWorld(root, self.state, Declarations(lambda: self.loaded))
+        self.seq = 1
+
+    def do(self, what: str, **spec) -> dict:
+        """Have one job done; its result."""
+        self.seq += 1
+        whole = {"barred": [], "snapshot": "", "training_seq": 0, "bundle": "", **spec}
+        self.world.start(RUN, what, f"{RUN}#{self.seq}", (), whole)
+        deadline = time.monotonic() + DEADLINE_S
+        while (seen := self.world.look(RUN, what, f"{RUN}#{self.seq}"))["status"] == "running":
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.05)
+        return seen
+
+    def folder(self, seq: int, what: str) -> Path:
+        return self.world.workers.folder(RUN, seq, what)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project nobody changes after its run."""
+    return Project(tmp_path_factory.mktemp("homes"))
+
+
+@pytest.fixture(scope="module")
+def run(project):
+    """What each job of one run left behind, and the seq of its training."""
+    snapshot = project.do("snapshot")
+    training = project.do("training", snapshot=snapshot.get("made"))
+    training_seq = project.seq
+    pack = project.do("pack", snapshot=snapshot.get("made"), training_seq=training_seq)
+    evaluation = project.do("evaluation", snapshot=snapshot.get("made"), bundle=pack.get("made"))
+    return {"snapshot": snapshot, "training": training, "training_seq": training_seq, "pack": pack,
+            "evaluation": evaluation}  # fmt: skip
+
+
+def test_each_job_of_a_run_is_done(run):
+    causes = {w: run[w].get("cause") for w in ("snapshot", "training", "pack", "evaluation")}
+    assert not any(causes.values()), causes
+
+
+def test_a_snapshot_counts_its_rows_and_reads_back(project, run):
+    snapshot = run["snapshot"]
+    assert (snapshot["n_source"], snapshot["n_traffic"], snapshot["passed"]) == (60, 0, True)
+    assert snapshot["n_train"] + snapshot["n_heldout"] == 60
+    assert snapshots.read(project.state, "homes", snapshot["made"]).height == 60
+
+
+def test_training_sees_the_training_side_only_and_a_copy_of_the_code(project, run):
+    training = run["training"]
+    assert training["n_rows"] == run["snapshot"]["n_train"] < 60
+    assert training["params"] == {"fit_intercept": True}
+    code = project.folder(run["training_seq"], "training") / "code" / "src" / "train.py"
+    assert code.read_text() == TRAIN
+
+
+def test_the_packed_bundle_is_published_signed_and_answers_as_its_table(project, run):
+    made, ring = run["pack"]["made"], keys.keyring(project.state / "keys")
+    assert run["pack"]["flavour"] == "onnx", run["pack"]["reason"]
+    manifest = bundles.verify(project.state, made, ring)
+    assert manifest.snapshot == run["snapshot"]["made"]
+    session = Session.open(bundles.path(project.state, made), ring)
+    try:
+        home = {"rooms": [3], "humidity": [0.5], "city": ["seoul"]}
+        (price,) = session.predict(from_columns(home, session.schema)).values
+    finally:
+        session.close()
+    assert price == pytest.approx(100 + 3 * 55 - 20 + 300, abs=10)
+
+
+def test_the_evidence_is_what_the_gates_decide_by(project, run):
+    evidence = run["evaluation"]["evidence"]
+    assert evidence["n_heldout"] == run["snapshot"]["n_heldout"]
+    assert evidence["champion"] is None
+    verdicts = judge(evidence, project.loaded.declaration.models["homes"].gates)
+    assert {n for n, v in verdicts.items() if v.answer is not Answer.ACCEPT} == set(), verdicts
+    assert conclude(verdicts).answer is Answer.ACCEPT
+
+
+def test_a_champion_is_measured_on_the_same_rows(project, run):
+    routes = {"epoch": 1, "seq": 1, "arms": [{"bundle": run["pack"]["made"], "role": "champion"}]}
+    path = project.state / "routes" / "homes.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(routes))
+    try:
+        again = project.do(
+            "evaluation", snapshot=run["snapshot"]["made"], bundle=run["pack"]["made"]
+        )
+    finally:
+        path.unlink()
+    theirs = again["evidence"]["champion"]
+    assert theirs["bundle"] == run["pack"]["made"]
+    assert theirs["difference"] == pytest.approx(0.0, abs=1e-9)  # it is compared with itself
+
+
+def a_spec(project: Project, **more) -> dict:
+    return {"project": str(project.root), "state": str(project.state), "model": "homes",
+            "declaration": project.loaded.digest, "barred": [], **more}  # fmt: skip
+
+
+def test_rows_that_break_a_rule_are_counted_and_not_passed(tmp_path):
+    project = Project(tmp_path)
+    (tmp_path / "data" / "homes.csv").write_text(table(rooms=70))
+    seen = tasks.snapshot(tmp_path, a_spec(project))
+    assert not seen["passed"]
+    (broken,) = seen["checks"]["broken"]
+    assert (broken["column"], broken["rows"]) == ("rooms", 60)
+
+
+def test_a_table_that_is_gone_is_named(tmp_path):
+    project = Project(tmp_path)
+    (tmp_path / "data" / "homes.csv").unlink()
+    with pytest.raises(GyrostatError, match=r"data/homes\.csv"):
+        tasks.snapshot(tmp_path, a_spec(project))
+
+
+def test_a_script_finds_its_file_as_the_source_has_it_with_the_training_rows_alone(tmp_path):
+    project = Project(tmp_path)
+    text = table().replace(",", ";").replace(".", ",")
+    (tmp_path / "data" / "homes.csv").write_text(text.replace("seoul", "서울"), encoding="cp949")
+    source = '{path: data/homes.csv, encoding: cp949, separator: ";", decimal: ","}'
+    declared = CONFIG.replace('"data/homes.csv"', source)
+    (tmp_path / "config" / "config.yaml").write_text(declared)
+    project.loaded = config.load(tmp_path, {})
+    config.store(project.loaded)
+    seen = tasks.snapshot(tmp_path, a_spec(project))
+    rows, schema, _ = tasks._rows(a_spec(project, snapshot=seen["made"]))
+    train = rows.filter(rows["_side"] == "train")
+    settings = project.loaded.declaration.models["homes"].data.source
+    head, *lines = tasks._in_its_format(train, schema, settings).decode("cp949").splitlines()
+    assert head == "rooms;humidity;city;price"
+    was = (tmp_path / "data" / "homes.csv").read_text(encoding="cp949").splitlines()[1:]
+
+    def values(line: str) -> tuple:
+        rooms, humidity, city, price = line.replace(",", ".").split(";")
+        return int(rooms), float(humidity), city, float(price)
+
+    assert len(lines) == seen["n_train"]
+    assert {values(line) for line in lines} < {values(line) for line in was}
