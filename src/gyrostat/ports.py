@@ -44,6 +44,8 @@ class Ledger(Protocol):
         """Write one entry. `head`: facts of a step's stream at `expect_seq`, kept as its checkpoint.
 
         Raises:
+            MalformedEntryError, UnknownKindError: the body is not strict JSON, or the stream is a life's and the draft is
+                not what `ledger/entries.py` lists; nothing was written.
             ConflictError: the stream does not end at `expect_seq`, or the step was judged in the future.
             FencedError: `fence` is not the current number of the lease named `stream`.
             AmbiguousError: nobody knows. Read and decide again.

@@ -64,25 +64,6 @@ def test_a_wrong_body_is_named_when_read_and_refused_when_written(
     ledger.close()
 
 
-def test_a_kind_that_nobody_here_knows_is_not_written_to_a_life(tmp_path):
-    ledger = SqliteLedger(tmp_path / "ledger.db")
-    with pytest.raises(UnknownKindError, match="polished"):
-        ledger.append("production/wine", Draft("polished", 0.0, "kim"), expect_seq=None, fence=None)
-    assert ledger.position() == 0
-    ledger.close()
-
-
-@pytest.mark.parametrize("body", [{"x": float("nan")}, {"x": {1, 2}}])
-def test_what_is_not_strict_json_is_not_written_and_the_ledger_goes_on(tmp_path, body):
-    ledger = SqliteLedger(tmp_path / "ledger.db")
-    with pytest.raises(MalformedEntryError, match="not JSON"):
-        ledger.append("notes", Draft("said", 0.0, "kim", body=body), expect_seq=None, fence=None)
-    assert (
-        ledger.append("notes", Draft("said", 0.0, "kim"), expect_seq=None, fence=None).position == 1
-    )
-    ledger.close()
-
-
 def test_a_body_is_read_as_its_own_type_and_what_a_newer_writer_added_is_passed_over():
     read = entries.typed(an_entry("production/wine", "hold_asked", actor="kim", mood="calm"))
     assert read == entries.HoldAsked(actor="kim", reason="")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gyrostat.errors import ConflictError, FencedError
+from gyrostat.errors import ConflictError, FencedError, MalformedEntryError, UnknownKindError
 from gyrostat.ledger.chain import verify
 from gyrostat.terms import Draft
 
@@ -88,3 +88,49 @@ class LedgerContract:
             ledger.append(f"s{n % 3}", event(n=n, text="와인 🍷"), expect_seq=None, fence=None)
         assert verify(ledger.entries()) is None
         assert [e.position for e in ledger.entries(after=15)] == [16, 17, 18, 19, 20]
+
+    def test_whoever_holds_a_lease_renews_it_under_the_same_number(
+        self, ledger: Any, clock: Clock
+    ) -> None:
+        first = ledger.acquire("a", "one", ttl_s=10)
+        clock.now += 9
+        assert ledger.acquire("a", "one", ttl_s=10) == first
+        clock.now += 9
+        assert ledger.acquire("a", "two", ttl_s=10) is None
+        clock.now += 2
+        assert ledger.acquire("a", "one", ttl_s=10) > first
+
+    def test_a_lease_is_of_one_stream(self, ledger: Any) -> None:
+        ledger.acquire("a", "one", ttl_s=10)
+        assert ledger.acquire("b", "two", ttl_s=10) is not None
+
+    def test_the_past_is_read_up_to_a_time_and_by_position(self, ledger: Any, clock: Clock) -> None:
+        written = []
+        for _ in range(4):
+            written.append(ledger.append("a", event(), expect_seq=None, fence=None))
+            clock.now += 10
+        assert list(ledger.entries(after=1, before_at=1020.0)) == written[1:3]
+        assert [ledger.entry(n) for n in range(6)] == [None, *written, None]
+        assert ledger.position() == 4
+        assert ledger.tail("a", after_seq=2) == written[2:]
+
+    def test_a_checkpoint_is_kept_as_json(self, ledger: Any) -> None:
+        ledger.append("a", event(), expect_seq=0, fence=None)
+        ledger.append("a", event(), expect_seq=1, fence=None, head={"facts": {"owes": (1, 2)}})
+        ledger.append("a", event(key="k"), expect_seq=None, fence=None)
+        assert ledger.heads() == [("a", 1, {"facts": {"owes": [1, 2]}})]
+        assert ledger.heads("nobody") == []
+
+    @pytest.mark.parametrize("body", [{"x": float("nan")}, {"x": {1}}])
+    def test_what_is_not_strict_json_is_not_written(self, ledger: Any, body: Any) -> None:
+        with pytest.raises(MalformedEntryError):
+            ledger.append("a", Draft("said", 0.0, "x", body=body), expect_seq=None, fence=None)
+        assert ledger.position() == 0
+        assert ledger.append("a", event(), expect_seq=None, fence=None).position == 1
+
+    def test_what_a_life_could_not_read_is_not_written_to_it(self, ledger: Any) -> None:
+        with pytest.raises(MalformedEntryError):
+            ledger.append("production/m", event("answered"), expect_seq=None, fence=None)
+        with pytest.raises(UnknownKindError):
+            ledger.append("production/m", event("polished"), expect_seq=None, fence=None)
+        assert ledger.position() == 0

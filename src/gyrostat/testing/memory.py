@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gyrostat.errors import ConflictError, FencedError
+from gyrostat.errors import ConflictError, FencedError, MalformedEntryError
 from gyrostat.ledger.chain import seal
+from gyrostat.ledger.entries import check_draft
 from gyrostat.terms import GENESIS, Draft, Entry
 
 
@@ -35,6 +36,7 @@ class MemoryLedger:
         is_last: bool = False,
     ) -> Entry:
         """See `ports.Ledger.append`."""
+        check_draft(stream, draft)
         mine = self.by_stream.setdefault(stream, [])
         if draft.key is not None and (known := self.keys.get((stream, draft.key))):
             return known
@@ -46,15 +48,11 @@ class MemoryLedger:
         if expect_seq is not None and draft.at > at:
             raise ConflictError(f"{draft.kind} was judged later than the ledger's time")
         prev = self.log[-1].hash if self.log else GENESIS
-        e = seal(
-            draft,
-            position=len(self.log) + 1,
-            stream=stream,
-            seq=len(mine) + 1,
-            fence=fence,
-            at=at,
-            prev=prev,
-        )
+        place = {"position": len(self.log) + 1, "stream": stream, "seq": len(mine) + 1}
+        try:
+            e = seal(draft, **place, fence=fence, at=at, prev=prev)
+        except (TypeError, ValueError) as error:
+            raise MalformedEntryError(f"The body of {draft.kind} is not JSON: {error}") from error
         self.log.append(e)
         mine.append(e)
         if draft.key is not None:
