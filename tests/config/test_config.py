@@ -133,6 +133,16 @@ def test_who_decides_is_never_set_by_a_variable(project: Path, name: str) -> Non
         config.load(project, {name: "never"})
 
 
+def test_a_variable_sets_one_value_so_nothing_slips_past(project: Path) -> None:
+    with pytest.raises(ConfigError, match="sets one value"):
+        config.load(project, {"GYROSTAT_MODELS__WINE__ROLLOUT": "{approval: never}"})
+
+
+def test_a_size_may_be_written_as_a_limit(project: Path) -> None:
+    (project / "config" / "dev.yaml").write_text("models: {wine: {gates: {size: {max: 200MB}}}}")
+    assert config.load(project, {}).declaration.models["wine"].gates.size_bytes == 200_000_000
+
+
 def test_an_unknown_variable_and_an_unknown_environment_are_told(project: Path) -> None:
     with pytest.raises(ConfigError, match='Did you mean "port"'):
         config.load(project, {"GYROSTAT_SERVER__PROT": "1"})

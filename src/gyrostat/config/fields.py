@@ -165,6 +165,8 @@ def size(default: str, help: str) -> Value:
     allowed = "a size with its unit: 200MB, 2GB"
 
     def read(value: Any) -> int:
+        if isinstance(value, dict) and set(value) == {"max"}:  # `size: {max: 200MB}` says the same
+            value = value["max"]
         found = re.fullmatch(rf"{_NUMBER}\s?(B|kB|KB|MB|GB|TB)", str(value).strip())
         if not found:
             raise refuse(value, allowed)

@@ -190,6 +190,10 @@ def _environment(tree: dict[str, Any], origins: dict[str, str], environ: Mapping
                         f"{variable}: {'.'.join(path)} holds {node!r}, not keys. {UNCHANGED}"
                     )
         dotted = ".".join(path)
+        if not isinstance(grammar, Value):  # a mapping could carry what the shield below keeps out
+            raise ConfigError(
+                f"{variable}: {dotted} holds keys; a variable sets one value, as in {variable}__KEY. {UNCHANGED}"
+            )
         if any(shield in dotted for shield in SHIELDED):
             raise ConfigError(
                 f"{variable}: {dotted} is never set by an environment variable; write it in config/. {UNCHANGED}"
