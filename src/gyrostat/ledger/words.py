@@ -193,7 +193,7 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "champion_regressed": ("production", "failed", _champion_regressed),
     "rolled_back": ("production", "failed", _rolled_back),
     "held": ("production", "waiting", _held),
-    "resumed": ("production", "passed", "resumed"),
+    "resumed": ("production", "passed", lambda e: f"resumed {e.body.get('cause', '')}".strip()),
     "unbar_asked": (
         "data",
         "plain",
