@@ -94,10 +94,16 @@ def show(stream: str, ledger: Ledger, store: Callable[[], Store]) -> None:
     found = versions.read(ledger, model)
     if not found.all:
         return
+    failed: list[Exception] = []
     for v in found.all:
-        store().register(v, fold_run(ledger.tail(v.run)) if v.run else None)
+        try:
+            store().register(v, fold_run(ledger.tail(v.run)) if v.run else None)
+        except Exception as error:  # noqa: BLE001 - an old bundle that is gone holds up no newer version
+            failed.append(error)
     store().point(model, "champion", found.champion)
     store().point(model, "candidate", found.candidate)
+    if failed:
+        raise failed[0]
 
 
 def _has(record: RunRecord, tag: str) -> bool:

@@ -73,8 +73,8 @@ class Tracking:
                 tags={"gyrostat.run": record.ref},
             )
         self._describe(run, record)
-        is_over = run.info.status in ("FINISHED", "FAILED", "KILLED")
-        if record.ended_at is not None and not is_over:
+        # Also where it is over already: what was cut short in the middle of logging a model is left FAILED.
+        if record.ended_at is not None and run.info.status != record.status:
             self.client.set_terminated(
                 run.info.run_id, record.status, end_time=_ms(record.ended_at)
             )
