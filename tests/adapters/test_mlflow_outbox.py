@@ -95,7 +95,7 @@ def test_each_run_is_there_with_its_numbers_and_its_end(told):
 
 def test_a_run_that_the_script_made_is_used_not_doubled(told):
     found, n = runs(told["client"])
-    assert n == 3
+    assert n == len(found)
     assert found["run/wine/2"].info.run_id == told["theirs"]
     assert found["run/wine/2"].info.status == "FINISHED"
     assert found["run/wine/2"].data.params == {"n_estimators": "10"}
@@ -157,6 +157,17 @@ def test_shown_again_from_the_beginning_nothing_is_there_twice(told):
     mirror(told["story"], Place(), lambda: told["store"], pytest.fail)
     assert counted()[4] == before[4]
     assert len(client.search_model_versions()) == 3
+
+
+def test_a_run_shown_while_it_went_on_has_each_number_once_when_it_is_over(told):
+    client, story = told["client"], Story().train(9)
+    mirror(story, Place(), lambda: told["store"], pytest.fail)
+    assert runs(client)[0]["run/wine/9"].info.status == "RUNNING"
+    story.say("run/wine/9", "gave_up", cause="pack: it raised")
+    mirror(story, Place(), lambda: told["store"], pytest.fail)
+    run = runs(client)[0]["run/wine/9"]
+    assert run.info.status == "FAILED"
+    assert len(client.get_metric_history(run.info.run_id, "mse")) == 1
 
 
 def test_aliases_move_with_the_next_champion(told):
