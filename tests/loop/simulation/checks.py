@@ -25,6 +25,9 @@ WORK_BEHIND = {
     "snapshotted": "snapshot", "checks_failed": "snapshot", "trained": "training", "packed": "pack", "gate_passed": "evaluation",
     "gate_undecided": "evaluation", "staging_passed": "staging",
 }  # fmt: skip
+CALLED_FOR_BY = {
+    "snapshot": "opened", "training": "snapshotted", "pack": "trained", "evaluation": "packed", "staging": "staging_started",
+}  # fmt: skip
 ENDS = ("promoted", "regressed", "refused", "expired", "superseded", "staging_failed")
 RUN_ENDS = ("offered", "rejected", "checks_failed", "gate_failed", "gave_up", "cancelled")
 RUN_OVER = (*RUN_ENDS, "gate_undecided")
@@ -122,11 +125,11 @@ def _replay(history: History, stream: str, final: dict[str, Any]) -> Iterator[st
             yield f"checkpoint of {stream} at {facts.seq} is not what the entries say: {thawed}"
     final[stream] = facts
     kinds = Counter(e.kind for e in history.tail(stream))
-    n_trainings = sum(
-        job.stream == stream and job.what == "training" for job in world.jobs.values()
-    )
-    if n_trainings > kinds["snapshotted"] + kinds["work_lost"]:
-        yield f"{stream}: {n_trainings} trainings, called for {kinds['snapshotted']} times and lost {kinds['work_lost']} times"
+    began = Counter(job.what for job in world.jobs.values() if job.stream == stream)
+    n_lost = kinds["work_lost"] + kinds["staging_lost"]
+    for what, cause in CALLED_FOR_BY.items():
+        if began[what] > kinds[cause] + n_lost:
+            yield f"{stream}: {what} {began[what]} times, called for {kinds[cause]} times and lost {n_lost} times"
     for (what, key), job in world.jobs.items():
         if job.stream == stream and job.alive(world.now) and key != facts.key:
             yield f"{what} {key} still runs, nobody needs it"
