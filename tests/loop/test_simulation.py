@@ -79,7 +79,8 @@ def test_each_mistake_that_can_be_planted_is_looked_for() -> None:
 
 def test_one_seed_is_one_story() -> None:
     one, two = History(7), History(7)
-    one.run(), two.run()
+    one.run()
+    two.run()
     assert one.log == two.log
     assert len(one.log) > 20
 

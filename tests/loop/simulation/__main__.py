@@ -36,11 +36,9 @@ def main() -> None:
         return
     for mistake in MISTAKES if "all" in args.mistake else args.mistake:
         caught = {s: f[0] for s in range(args.n) if (f := History(s, frozenset([mistake])).run())}
-        first = min(caught, default=None)
+        first, harm = min(caught.items(), default=(None, "not caught"))
         print(
-            f"{mistake:28s} {len(caught) / args.n:6.1%} of {args.n}, first {first}: {caught.get(first, 'not caught')}"[
-                :200
-            ],
+            f"{mistake:28s} {len(caught) / args.n:6.1%} of {args.n}, first {first}: {harm}"[:200],
             flush=True,
         )
     if args.mistake:

@@ -369,6 +369,7 @@ def _production(history: History, model: str, final: dict[str, Any]) -> Iterator
         if (
             before.state not in IN_TRAFFIC
             and facts.state in IN_TRAFFIC
+            and facts.candidate is not None
             and facts.candidate.snapshot in facts.barred
         ):
             yield f"{stream} {e.seq} {e.kind}: takes traffic, its {facts.candidate.snapshot} is barred"
