@@ -1,3 +1,5 @@
+import importlib
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from gyrostat import config, scaffold
+from gyrostat.data import checks, frames, snapshots, tables
+from gyrostat.data.infer import infer
 from gyrostat.errors import GyrostatError
+from gyrostat.scaffold.guess import fit_template
+from gyrostat.training.pack import pack
 
 TABLES = Path(__file__).parents[1] / "cases" / "tables"
 WINE = Path(__file__).parents[2] / "src" / "gyrostat" / "demo" / "winequality-red.csv"
@@ -41,10 +47,17 @@ def test_the_guides_layout_is_written_and_the_declaration_reads(wine: Path) -> N
     assert config.load(wine, {"GYROSTAT_ENV": "prod"}).env == "prod"
 
 
-def test_the_projects_own_tests_pass(wine: Path) -> None:
+@pytest.fixture
+def visits(tmp_path: Path) -> Path:
+    scaffold.init(tmp_path / "visits", TABLES / "visits.csv", "dose")
+    return tmp_path / "visits"
+
+
+@pytest.mark.parametrize("name", ["wine", "visits"])
+def test_the_projects_own_tests_pass(request: pytest.FixtureRequest, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
-        cwd=wine,
+        cwd=request.getfixturevalue(name),
         capture_output=True,
         text=True,
     )
@@ -57,15 +70,109 @@ def test_the_projects_own_tests_pass(wine: Path) -> None:
     [
         ("korean-cp949.csv", "등급", "multiclass"), ("odd-names.csv", "판매량 (kg)", "regression"), ("booleans.csv", "Renewed", "binary"),
         ("types.parquet", "total", "regression"), ("missing-words.csv", "damage", "binary"), ("visits.csv", "dose", "regression"),
+        ("dates.csv", "delay", "regression"), ("rare-class.csv", "kind", "multiclass"), ("decimal-comma.csv", "Preis", "regression"),
     ],
 )  # fmt: skip
-def test_many_kinds_of_tables_become_projects(
+def test_the_written_declaration_reads_the_table_as_init_said(
     tmp_path: Path, table: str, target: str, task: str
 ) -> None:
     told = scaffold.init(tmp_path / "p", TABLES / table, target)
     assert told.facts["task"] == task
-    assert config.load(tmp_path / "p", {}).declaration.models["p"].data.target == target
     assert "gyrostat up" in told.lines[-1]
+    data = config.load(tmp_path / "p", {}).declaration.models["p"].data
+    texts, found = snapshots.source_of(tmp_path / "p", data)
+    sniffed = tables.sniff(TABLES / table).settings
+    guessed = infer(tables.read(TABLES / table, sniffed), target)
+    assert found.schema() == guessed.schema()
+    assert told.facts["features"] == {g.name: g.kind for g in found.features}
+    rules = checks.read(tmp_path / "p" / "config" / data.checks)
+    assert checks.run(texts, rules, frozenset(data.personal), data.columns)["broken"] == []
+    record = snapshots.take(tmp_path / "p", tmp_path / "state", "p", data)
+    assert record is not None
+    assert record["n_heldout"] == told.facts["n_heldout"]
+
+
+def test_rows_of_one_entity_are_kept_together_by_the_declaration(visits: Path) -> None:
+    data = config.load(visits, {}).declaration.models["visits"].data
+    assert (data.keys.entity, data.split.group) == ("animal_no", "animal_no")
+
+
+def test_without_a_target_the_last_column_is_it(tmp_path: Path) -> None:
+    told = scaffold.init(tmp_path / "p", TABLES / "two-columns.csv", None)
+    assert told.facts["target"] == "minutes"
+
+
+def test_names_that_yaml_takes_for_something_else_stay_texts(tmp_path: Path) -> None:
+    rows = "".join(f"{n % 7},{n % 5},{n * 7 % 11},{n % 7 + n % 5}.5\n" for n in range(60))
+    path = tmp_path / "no, yes: #1.csv"
+    path.write_text("null,a: #\x85b,- x,on\n" + rows, encoding="utf-8")
+    told = scaffold.init(tmp_path / "2024", path, "on")
+    data = config.load(tmp_path / "2024", {}).declaration.models["2024"].data
+    assert (told.facts["model"], data.target) == ("2024", "on")
+    _, found = snapshots.source_of(tmp_path / "2024", data)
+    assert [g.name for g in found.features] == ["null", "a: #\x85b", "- x"]
+
+
+@pytest.mark.parametrize("table", ["two-columns.csv", "missing-words.csv", "rare-class.csv"])
+def test_the_templates_model_is_the_one_that_was_judged_and_packs_as_onnx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    import cloudpickle
+    import numpy as np
+
+    path = TABLES / table
+    df = tables.read(path, tables.sniff(path).settings)
+    found = infer(df, df.columns[-1])
+    schema = found.schema()
+    rows = frames.typed(df, found)
+    rows = rows.filter(rows[found.target].is_not_null())
+    frame = frames.features(rows, schema).assign(**{found.target: frames.target(rows, schema)})
+    params = {"n_estimators": 10, "max_depth": 4, "random_state": 1}
+    monkeypatch.syspath_prepend(Path(scaffold.__file__).with_name("project"))
+    for name in [n for n in sys.modules if n == "src" or n.startswith("src.")]:
+        monkeypatch.delitem(sys.modules, name)
+    train = importlib.import_module("src.train").train
+    model = train(frame, {**params, "target": found.target, "task": found.task.value})
+    for name in [n for n in sys.modules if n == "src" or n.startswith("src.")]:
+        monkeypatch.delitem(sys.modules, name)
+    features = frame.drop(columns=[found.target])
+    judged = fit_template(frame, schema, params)
+    assert np.array_equal(model.predict(features), judged.predict(features))
+    (tmp_path / "model.pkl").write_bytes(cloudpickle.dumps(model))
+    packed = pack(
+        tmp_path / "bundle", name="p", model=model, model_file=tmp_path / "model.pkl", schema=schema,
+        features=features, heldout_features=features.head(20), made_at=1.0, training={"metrics": {}, "params": params, "code": {"digest": "c" * 64, "commit": "", "dirty": False}},
+        snapshot={"id": "d3f9a1c0b1c2", "n_train": 300, "n_heldout": 20, "checks": {"n_rules": 1}},
+    )  # fmt: skip
+    assert packed.flavour == "onnx", packed.reason
+
+
+def test_what_the_rows_cannot_show_is_said_and_the_limit_is_one_that_they_can_hold(
+    tmp_path: Path,
+) -> None:
+    dice = random.Random(5)
+    rows = "".join(f"{dice.random()},{dice.random()}\n" for _ in range(200))
+    path = tmp_path / "noise.csv"
+    path.write_text("x,y\n" + rows, encoding="utf-8")
+    told = scaffold.init(tmp_path / "p", path, "y")
+    assert any("do not show that a model beats" in line for line in told.lines)
+    measured = told.facts["measured"]
+    assert not measured["beats_trivial"]
+    assert measured["upper"] < told.facts["limits"]["rmse"]["max"] < 2 * measured["upper"]
+
+
+@pytest.mark.parametrize("name", ["p", "a/b/p"])
+def test_an_interrupt_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        assert list(tmp_path.rglob("config.yaml"))  # in the middle of it
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scaffold.init(tmp_path / name, TABLES / "two-columns.csv", "minutes")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

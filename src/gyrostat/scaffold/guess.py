@@ -47,7 +47,7 @@ def guess(
     truth = heldout[target].to_numpy()
     losses = []
     for seed in (42, 43):
-        model = _fit(train, schema, params | {"random_state": seed})
+        model = fit_template(train, schema, params | {"random_state": seed})
         losses.append(_losses(truth, model.predict(heldout.drop(columns=[target])), schema))
     constant = (
         train[target].mean() if schema.output.task == "regression" else train[target].mode()[0]
@@ -76,8 +76,8 @@ def guess(
     )  # fmt: skip
 
 
-def _fit(train: pd.DataFrame, schema: Schema, params: dict[str, Any]) -> Any:
-    """The template's own pipeline."""
+def fit_template(train: pd.DataFrame, schema: Schema, params: dict[str, Any]) -> Any:
+    """The pipeline of the project's own `src/train.py`."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.impute import SimpleImputer

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from gyrostat import config
 from gyrostat.data import frames, split, tables
 from gyrostat.data.infer import Inference, infer
-from gyrostat.data.settings import DataSettings, SourceSettings, SplitSettings
+from gyrostat.data.settings import ColumnSettings, DataSettings, SourceSettings
 from gyrostat.errors import DataError, UsageError
 from gyrostat.scaffold.guess import Guessed, guess
 from gyrostat.terms import Told
@@ -61,9 +62,7 @@ def init(
     settings = _settings(inference, sniffed.settings, f"data/{data.name}")
     schema = inference.schema(settings.personal)
     typed = frames.typed(df, inference)
-    group = settings.split.group
-    keyed = typed.with_columns(df[group]) if group and group not in typed.columns else typed
-    sides = split.sides(keyed, settings, schema)
+    sides = split.sides(typed, settings, schema)
     typed = typed.with_columns(_side=pl.Series(sides, dtype=pl.String)).filter(
         typed[inference.target].is_not_null()
     )
@@ -75,8 +74,10 @@ def init(
         )
     params = {**PARAMS[inference.task.value], "random_state": 42}
     guessed = guess(_frame(train, schema), _frame(heldout, schema), schema, params)
-    text = _config(model, inference, settings, guessed, params)
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=_parent(folder)))
+    text = _config(model, settings, guessed, params)
+    missing = [p for p in folder.parents if not p.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write(place, text, inference, data)
         config.load(place, {})  # what we wrote must be what we read
@@ -85,25 +86,14 @@ def init(
         place.replace(folder)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
         raise
     n_twice = df.height - df.unique().height
     return _told(
-        folder,
-        data,
-        model,
-        df.width,
-        inference,
-        sniffed,
-        settings,
-        guessed,
-        n_twice,
-        heldout.height,
-    )
-
-
-def _parent(folder: Path) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
+        folder, data, model, df.width, inference, sniffed, settings, guessed, n_twice, heldout.height
+    )  # fmt: skip
 
 
 def _frame(rows: Any, schema: Any) -> Any:
@@ -113,107 +103,116 @@ def _frame(rows: Any, schema: Any) -> Any:
 
 
 def _settings(inference: Inference, source: SourceSettings, path: str) -> DataSettings:
-    from dataclasses import replace
+    """What is declared: all that decided how this table was read, also where the next one might look otherwise."""
+    settings = inference.data_settings(replace(source, path=path))
+    columns = dict(settings.columns)
+    for g in inference.columns.values():
+        if g.excluded or g.name == inference.target:
+            continue
+        declared = columns.get(g.name, ColumnSettings())
+        if g.kind == "date":
+            declared = replace(declared, kind="date", format=g.format)
+        if g.missing_words:
+            words = dict.fromkeys((*declared.missing, *g.missing_words))
+            declared = replace(declared, missing=tuple(words))
+        if declared != ColumnSettings():
+            columns[g.name] = declared
+    in_order = {name: columns[name] for name in inference.columns if name in columns}
+    return replace(settings, columns=in_order)
 
-    personal = tuple(g.name for g in inference.columns.values() if g.is_personal)
-    excluded = tuple(g.name for g in inference.columns.values() if g.excluded and not g.is_personal)
-    return DataSettings(
-        source=replace(source, path=path), target=inference.target, task=inference.task.value, positive=inference.positive,
-        split=SplitSettings(group=inference.group), exclude=excluded, personal=personal,
-    )  # fmt: skip
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 def _q(value: Any) -> str:
-    """A value as YAML: JSON is YAML, and quotes whatever needs it."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _config(
-    model: str,
-    inference: Inference,
-    settings: DataSettings,
-    guessed: Guessed,
-    params: dict[str, Any],
-) -> str:
-    source = {
-        k: v for k, v in asdict(settings.source).items() if v != getattr(SourceSettings(path=""), k)
-    }
-    where = (
-        _q(source["path"])
-        if len(source) == 1
-        else "{" + ", ".join(f"{k}: {_q(v)}" for k, v in source.items()) + "}"
+    """A value as YAML on one line: texts as they are where YAML takes them for texts, else in quotes as JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_q(k)}: {_q(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_q, value)) + "]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT:
+        return value
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # What JSON leaves as it is and YAML refuses or takes for the end of a line.
+    return re.sub(
+        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", text
     )
-    columns = []
-    for g in inference.columns.values():
-        if g.name == inference.target or g.excluded:
-            continue
-        facts: dict[str, Any] = {}
-        if g.kind == "date" or (g.kind == "category" and any(v.isdigit() for v in g.categories)):
-            facts["kind"] = g.kind
-        if g.format:
-            facts["format"] = g.format
-        if g.missing_words:
-            facts["missing"] = list(g.missing_words)
-        if facts:
-            columns.append(f"        {_q(g.name)}: {_q(facts)}")
-    side = "max" if guessed.is_less_better else "min"
+
+
+def _differing(value: Any, default: Any) -> dict[str, Any]:
+    return {k: v for k, v in asdict(value).items() if v != getattr(default, k)}
+
+
+def _config(model: str, settings: DataSettings, guessed: Guessed, params: dict[str, Any]) -> str:
+    """The declaration: every key that a person may want to change, with what it means."""
+    source = _differing(settings.source, SourceSettings(path=""))
+    group, entity = settings.split.group, settings.keys.entity
+    split_by = f"{{holdout: 20%, group: {_q(group)}}}" if group else "{holdout: 20%}"
+    why = (
+        "each group on one side" if group else "by the row itself: the same rows in every snapshot"
+    )
+    metric = guessed.metric
+    limit = {"max" if guessed.is_less_better else "min": guessed.limit}
     rail = "x1.05" if guessed.is_less_better else "+2pp"
-    split_by = (
-        f"{{holdout: 20%, group: {_q(settings.split.group)}}}"
-        if settings.split.group
-        else "{holdout: 20%}"
-    )
-    output = f"    output: {{positive: {_q(inference.positive)}}}\n" if inference.positive else ""
-    listed = "\n" + "\n".join(columns) if columns else " {}"
-    return f"""\
-# yaml-language-server: $schema=../.gyrostat/config.schema.json
-version: 1
-models:
-  {model}:
-    data:
-      source: {where}
-      target: {_q(inference.target)}
-      task: {inference.task.value}                     # regression, binary, multiclass
-      split: {split_by}                # by the row itself: the same rows in every snapshot
-      columns:{listed}
-      exclude: {_q(list(settings.exclude))}    # no features: ids, and what is known only afterwards
-      personal: {_q(list(settings.personal))}    # hashed in logs, masked in errors
-      learn_from_traffic: true             # labelled predictions join the next training
-      checks: checks.yaml
-    train:
-      run: src.train:train                 # a function (frame, params) -> fitted model; or a script: src/train.py
-      params: {_q(params)}
-      resources: {{time: 10min, memory: 2GB}}
-{output}    limits:                                # what "good" means: gates, guardrails and monitor all hold these
-      {guessed.metric}: {{{side}: {guessed.limit:g}}}                  # guessed: measured {guessed.value:.3g}, a model that looks at nothing gets {guessed.trivial:.3g}
-      error_rate: {{max: 1%}}
-      latency_p99: {{max: 50ms}}
-    gates:
-      champion: {{metric: {guessed.metric}, margin: {guessed.margin:g}}}    # how much worse than the champion is the same
-      undecided: {{after: 7d, then: ask}}    # ask, reject, hold
-      size: {{size}}
-    rollout:
-      approval: first                      # first, always, never
-      bake: {{requests: 200, time: 2min}}    # each step at least; promotion needs the proof besides
-      steps: [shadow, 5%, 25%, 50%]
-      guardrails: {{error_rate: +1pp, latency_p99: x1.2, {guessed.metric}: {rail}}}   # against the champion beside it
-      expires: 7d                          # a canary without enough traffic: then ask (or reject, hold)
-      watch: 24h                           # after promotion, a broken limit rolls back by itself
-      wrong_decisions: 5%                  # at most this share of good releases rolled back, or of bad ones promoted
-    monitoring:
-      drift: {{shift: 0.25, false_alarms: 1 per month}}
-      keep: 90d
-    labels: {{mature_after: 0s}}             # 60d: younger rows count nowhere
-    retraining:
-      triggers: [decay, new_data]          # drift as well, if you want
-      cooldown: 6h
-      budget: 4 per day
-    serving: {{missing: as_trained, new_category: answer}}
-server: {{port: 8080}}
-control_room: {{port: 7007}}
-governance: {{approvers: []}}                # empty: whoever can run the command
-notify: []
-""".replace("{size}", "200MB")
+    measured = f"guessed: measured {guessed.value:.3g}, a model that looks at nothing gets {guessed.trivial:.3g}"
+    names = {
+        name: _differing(column, ColumnSettings()) for name, column in settings.columns.items()
+    }
+    columns = [(f"        {_q(name)}: {_q(facts)}", "") for name, facts in names.items()]
+    lines = [
+        ("# yaml-language-server: $schema=../.gyrostat/config.schema.json", ""),
+        ("version: 1", ""),
+        ("models:", ""),
+        (f"  {_q(model)}:", ""),
+        ("    data:", ""),
+        (f"      source: {_q(source if len(source) > 1 else source['path'])}", "how `init` read it; what is not here is usual"),
+        (f"      target: {_q(settings.target)}", "the column to predict"),
+        (f"      task: {settings.task}", "regression, binary, multiclass"),
+        (f"      keys: {_q({'entity': entity} if entity else {})}", "{entity: COLUMN}: what a row is about; no feature"),
+        (f"      split: {split_by}", why),
+        ("      columns:" + ("" if columns else " {}"), "what the values alone do not say: kind, format of dates, words for missing"),
+        *columns,
+        (f"      exclude: {_q(settings.exclude)}", "no features: ids, and what is known only afterwards"),
+        (f"      personal: {_q(settings.personal)}", "no features; hashed in logs, masked in errors"),
+        ("      learn_from_traffic: true", "labelled predictions join the next training"),
+        ("      checks: checks.yaml", "what must hold of the source before a training starts"),
+        ("    train:", ""),
+        ("      run: src.train:train", "a function (frame, params) -> fitted model; or a script: src/train.py"),
+        (f"      params: {_q(params)}", ""),
+        ("      resources: {time: 10min, memory: 2GB}", ""),
+        *([(f"    output: {_q({'positive': settings.positive, 'threshold': 0.5})}", "the class that the threshold is about")] if settings.positive else []),
+        ("    limits:", 'what "good" means: gates, guardrails and monitor hold these, by the bound, not the point'),
+        (f"      {metric}: {_q(limit)}", measured),
+        ("      error_rate: {max: 1%}", ""),
+        ("      latency_p99: {max: 50ms}", ""),
+        ("    gates:", ""),
+        (f"      champion: {_q({'metric': metric, 'margin': guessed.margin})}", "guessed: so much worse than the champion counts as the same"),
+        ("      undecided: {after: 7d, then: ask}", "ask, reject, hold"),
+        ("      size: 200MB", ""),
+        ("    rollout:", ""),
+        ("      approval: first", "first, always, never"),
+        ("      bake: {requests: 200, time: 2min}", "each step at least; promotion needs the proof besides"),
+        ("      steps: [shadow, 5%, 25%, 50%]", ""),
+        (f"      guardrails: {{error_rate: +1pp, latency_p99: x1.2, {metric}: {rail}}}", "against the champion beside it"),
+        ("      expires: 7d", "a canary without enough traffic: then ask (or reject, hold)"),
+        ("      watch: 24h", "after promotion, a broken limit rolls back by itself"),
+        ("      wrong_decisions: 5%", "at most this share of good releases rolled back, or of bad ones promoted"),
+        ("    monitoring:", ""),
+        ("      drift: {shift: 0.25, false_alarms: 1 per month}", ""),
+        ("      keep: 90d", ""),
+        ("    labels: {mature_after: 0s}", "60d: younger rows count nowhere"),
+        ("    retraining:", ""),
+        ("      triggers: [decay, new_data]", "drift as well, if you want"),
+        ("      cooldown: 6h", ""),
+        ("      budget: 4 per day", ""),
+        ("    serving: {missing: as_trained, new_category: answer}", ""),
+        ("server: {port: 8080}", ""),
+        ("control_room: {port: 7007}", ""),
+        ("governance: {approvers: []}", "empty: whoever can run the command"),
+        ("notify: []", ""),
+    ]  # fmt: skip
+    return "".join(f"{text:<42} # {what}\n" if what else f"{text}\n" for text, what in lines)
 
 
 def _write(place: Path, text: str, inference: Inference, data: Path) -> None:
@@ -241,6 +240,13 @@ def _write(place: Path, text: str, inference: Inference, data: Path) -> None:
     place.chmod(0o755)  # mkdtemp makes it for its owner alone
 
 
+_WORDS = {"number": "numeric", "category": "text"}
+
+
+def _line(about: str, what: str, why: str = "") -> str:
+    return f"  {about or 'table':<9} {what}" + (f"   ({why})" if why else "")
+
+
 def _told(
     folder: Path, data: Path, model: str, n_columns: int, inference: Inference, sniffed: tables.Sniffed, settings: DataSettings,
     guessed: Guessed, n_twice: int, n_heldout: int,
@@ -265,10 +271,11 @@ def _told(
     lines = [
         f"Read {data.name}: {inference.n_rows:,} rows, {n_columns} columns, {', '.join(sniffed.notes)}."
     ]
-    lines += [f"  {note}" for note in inference.notes]
+    lines += [_line(note.column, note.what, note.why) for note in inference.notes]
+    shown = ", ".join(f"{n} {_WORDS.get(kind, kind)}" for kind, n in kinds.items())
     lines += [
-        f"  features  {', '.join(f'{n} {kind}' for kind, n in kinds.items())}, {missing}{twice}",
-        f"  held out  20 %, {n_heldout:,} rows, {by}",
+        _line("features", f"{shown}, {missing}{twice}"),
+        _line("held out", f"20 %, {n_heldout:,} rows, {by}"),
         f"Wrote {folder.name}/ with config/ data/ src/ tests/ requirements.txt Dockerfile",
         f"Guessed   limits: {guessed.metric} {sign} {guessed.limit:g} (measured {guessed.value:.3g}; looking at nothing gets {guessed.trivial:.3g}), "
         "p99 latency at most 50 ms, error rate at most 1 %",
@@ -284,6 +291,7 @@ def _told(
         "encoding": sniffed.settings.encoding, "separator": sniffed.settings.separator, "read_as": list(sniffed.notes),
         "notes": [asdict(note) for note in inference.notes], "excluded": {g.name: g.excluded for g in inference.columns.values() if g.excluded},
         "personal": list(settings.personal), "features": {g.name: g.kind for g in features}, "n_heldout": n_heldout, "n_twice": n_twice,
-        "limits": {guessed.metric: guessed.limit}, "measured": asdict(guessed),
+        "limits": {guessed.metric: {"max" if guessed.is_less_better else "min": guessed.limit}, "error_rate": {"max": 0.01}, "latency_p99": {"max": 0.05}},
+        "measured": asdict(guessed),
     }  # fmt: skip
     return Told(tuple(lines), facts)

@@ -18,20 +18,14 @@ def table():
     schema = inference.schema(settings.data.personal)
     rows = frames.typed(texts, inference)
     rows = rows.filter(rows[schema.output.target].is_not_null())
-    group = settings.data.split.group
-    keyed = (
-        texts.select(group).hstack(frames.typed(texts, inference))
-        if group
-        else frames.typed(texts, inference)
-    )
-    keyed = keyed.filter(keyed[schema.output.target].is_not_null())
-    sides = split.sides(keyed, settings.data, schema)
+    sides = split.sides(rows, settings.data, schema)
     is_train = [side == "train" for side in sides]
     train, heldout = rows.filter(is_train), rows.filter([not x for x in is_train])
     report = checks.run(
         texts,
         checks.read(PROJECT / "config" / settings.data.checks),
         frozenset(settings.data.personal),
+        settings.data.columns,
     )
 
     def frame(part):
