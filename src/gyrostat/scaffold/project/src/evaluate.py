@@ -1,5 +1,7 @@
 """How good the model that serves now is on the held-out rows: python -m src.evaluate (while `gyrostat up` runs)."""
 
+import sys
+
 from src.predict import predict
 
 
@@ -14,7 +16,10 @@ def main():
     import gyrostat
 
     rows = gyrostat.Project().rows()
-    found = score(rows.labels, predict(rows.records), rows.task)
+    try:
+        found = score(rows.labels, predict(rows.records), rows.task)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"no answer from the model server: {error}")
     print(
         f"{'rmse' if rows.task == 'regression' else 'accuracy'} {found:.4g} on {len(rows.labels):,} held-out rows"
     )

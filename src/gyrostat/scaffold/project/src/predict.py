@@ -31,6 +31,14 @@ def predict(records, batch=500):
     return found
 
 
-if __name__ == "__main__":
+def main():
     with open(sys.argv[1], encoding="utf-8") as file:
-        print(json.dumps(predict(json.load(file)), ensure_ascii=False))
+        records = json.load(file)
+    try:
+        print(json.dumps(predict(records), ensure_ascii=False))
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"no answer from the model server: {error}")
+
+
+if __name__ == "__main__":
+    main()
