@@ -234,7 +234,8 @@ def _made_and_released(stage: Stage, table: Path, target: str | None) -> dict[st
     made = stage.command(*arguments, where=stage.folder.parent)
     stage.model = made["model"]
     stage.port, stage.control_port = _free(8080), _free(7007)
-    metric, limit = next(iter(made["limits"].items()))
+    metric, sides = next(iter(made["limits"].items()))
+    limit = next(iter(sides.values()))
     margin, rail = (0.2 * limit, "x1.3") if made["task"] == "regression" else (0.1, "+10pp")
     overlay = OVERLAY.format(
         model=stage.model,
