@@ -122,8 +122,9 @@ def mirror(
     new = streams_of(ledger.entries(after=place.position))
     position = new.pop("", place.position)
     owed: dict[str, int] = {}
-    # Runs first: a version's model belongs to its run.
-    for stream in sorted({*place.owed, *new}, key=lambda s: not s.startswith("run/")):
+    # Runs first: a version's model belongs to its run. Else the older first, whatever a set's order would be.
+    streams = dict.fromkeys([*place.owed, *new])
+    for stream in sorted(streams, key=lambda s: not s.startswith("run/")):
         try:
             show(stream, ledger, store)
         except Exception as error:  # noqa: BLE001 - MLflow may fail in any way, and nobody waits for it
