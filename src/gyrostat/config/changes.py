@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gyrostat_runtime.files import write_atomic
-
-from gyrostat.config.declaration import Declaration, ModelSettings, build
+from gyrostat.config.declaration import Declaration, ModelSettings
 from gyrostat.config.fields import Each, Group, Value
 from gyrostat.config.grammar import GRAMMAR
-from gyrostat.config.reader import Loaded
+from gyrostat.config.reader import Loaded, from_values
 from gyrostat.terms import Limit, Margin
 
 STRICTNESS = ("never", "first", "always")
@@ -20,6 +18,8 @@ STRICTNESS = ("never", "first", "always")
 
 def store(loaded: Loaded) -> None:
     """Keep the merged values under their digest, so that a run can pin them."""
+    from gyrostat_runtime.files import write_atomic
+
     path = loaded.state / "declarations" / f"{loaded.digest}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def stored_values(state: Path, digest: str) -> dict[str, Any]:
 
 def stored(state: Path, digest: str) -> Declaration:
     """A kept declaration, typed."""
-    return build(stored_values(state, digest))
+    return from_values(stored_values(state, digest))
 
 
 def flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -70,11 +70,20 @@ def loosened(old: ModelSettings, new: ModelSettings) -> list[str]:
         wider = new.rollout.guardrails.get(metric)
         if wider is None:
             found.append(f"guardrail {metric} was removed")
-        elif wider.kind != margin.kind or wider.value > margin.value:
+        elif _is_wider(margin, wider):
             found.append(f"guardrail {metric} went from {margin} to {wider}")
-    if new.gates.champion.margin > old.gates.champion.margin:
+    before, after = old.gates.champion, new.gates.champion
+    if before.metric != after.metric:
         found.append(
-            f"champion margin went from {Margin('plain', old.gates.champion.margin)} to {new.gates.champion.margin:g}"
+            f"the champion is compared by {after.metric} (margin {after.margin:g}) instead of {before.metric}"
+        )
+    elif after.margin > before.margin:
+        found.append(f"champion margin went from {before.margin:g} to {after.margin:g}")
+    if new.gates.confidence < old.gates.confidence:
+        found.append(f"confidence went from {old.gates.confidence:g} to {new.gates.confidence:g}")
+    if new.gates.size_bytes > old.gates.size_bytes:
+        found.append(
+            f"largest bundle went from {old.gates.size_bytes / 1e6:g}MB to {new.gates.size_bytes / 1e6:g}MB"
         )
     if STRICTNESS.index(new.rollout.approval) < STRICTNESS.index(old.rollout.approval):
         found.append(f"approval went from {old.rollout.approval} to {new.rollout.approval}")
@@ -89,6 +98,12 @@ def _is_looser(old: Limit, new: Limit) -> bool:
     if (old.max is None) != (new.max is None):
         return True
     return new.bound > old.bound if old.max is not None else new.bound < old.bound
+
+
+def _is_wider(old: Margin, new: Margin) -> bool:
+    additive = ("points", "plain")
+    is_comparable = old.kind == new.kind or (old.kind in additive and new.kind in additive)
+    return new.value > old.value if is_comparable else True
 
 
 def render(loaded: Loaded) -> list[str]:
@@ -117,17 +132,23 @@ def json_schema() -> dict[str, Any]:
 def _schema(grammar: Any) -> dict[str, Any]:
     if isinstance(grammar, Value):
         found: dict[str, Any] = dict(grammar.schema)
-        text = f"{grammar.help} ({grammar.allowed})" if grammar.help else grammar.allowed
-        found["description"] = text
+        found["description"] = (
+            f"{grammar.help} ({grammar.allowed})" if grammar.help else grammar.allowed
+        )
         if grammar.default is not None:
             found["default"] = grammar.default
         return found
     if isinstance(grammar, Each):
-        return {
-            "type": "object",
-            "description": grammar.help,
-            "additionalProperties": _schema(grammar.item),
-        }
+        item = _schema(grammar.item)
+        names = (
+            {"properties": dict.fromkeys(grammar.known, item), "additionalProperties": False}
+            if grammar.known
+            else {
+                "propertyNames": {"pattern": f"^({grammar.pattern})$"},
+                "additionalProperties": item,
+            }
+        )
+        return {"type": "object", "description": grammar.help, **names}
     assert isinstance(grammar, Group)
     required = [
         key for key, item in grammar.keys.items() if isinstance(item, Value) and item.is_required
@@ -140,8 +161,6 @@ def _schema(grammar: Any) -> dict[str, Any]:
     }
     if required:
         found["required"] = required
-    return (
-        {"anyOf": [{"type": "string"}, found], "description": grammar.help}
-        if grammar.short
-        else found
-    )
+    if not grammar.short:
+        return found
+    return {"anyOf": [_schema(grammar.keys[grammar.short]), found], "description": grammar.help}

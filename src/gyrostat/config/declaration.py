@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gyrostat.config.fields import Each, Group, Mistake, Value
-from gyrostat.config.grammar import GRAMMAR
+from gyrostat.config.fields import Bound, Each, Group, Mistake, Value, nearest, shown
+from gyrostat.config.grammar import FOLLOWED, GRAMMAR, SERVICE
 from gyrostat.data.settings import (
     ColumnSettings,
     DataSettings,
@@ -15,12 +15,13 @@ from gyrostat.data.settings import (
     SourceSettings,
     SplitSettings,
 )
+from gyrostat.gates.metrics import METRICS, applicable
 from gyrostat.gates.settings import ChampionGateSettings, GateSettings, UndecidedSettings
 from gyrostat.monitoring.settings import DriftSettings, MonitoringSettings
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.rollout.settings import BakeSettings, RolloutSettings
 from gyrostat.serving.settings import ServerSettings, ServingSettings
-from gyrostat.terms import Limit
+from gyrostat.terms import Limit, Margin
 from gyrostat.training.settings import ResourceSettings, TrainSettings
 
 
@@ -68,11 +69,16 @@ def build(values: Mapping[str, Any]) -> Declaration:
     tree = _typed(GRAMMAR, values)
     if not tree["models"]:
         raise Mistake("at least one model is needed.", key="models")
-    server = tree["server"]
+    server, control_port = tree["server"], tree["control_room"]["port"]
+    if server["port"] == control_port:
+        raise Mistake(
+            f"{control_port} is server.port too. Two ports are needed, 1 to 65535.",
+            key="control_room.port",
+        )
     return Declaration(
         {name: _model(name, model) for name, model in tree["models"].items()},
         ServerSettings(server["port"], server["host"], server["workers"], server["max_body"]),
-        tree["control_room"]["port"],
+        control_port,
         tree["governance"]["approvers"],
     )
 
@@ -80,26 +86,49 @@ def build(values: Mapping[str, Any]) -> Declaration:
 def _model(name: str, m: dict[str, Any]) -> ModelSettings:
     where = f"models.{name}"
     data, output = m["data"], m["output"]
+    task = data["task"]
     if bool(data["split"]["by"]) != bool(data["split"]["cut"]):
         raise Mistake(
             "`by` and `cut` go together: {by: COLUMN, cut: 2025-04-01}.", key=f"{where}.data.split"
         )
+    if data["target"] in data["exclude"]:
+        raise Mistake(
+            f"it holds the target, {shown(data['target'])}. What is predicted is no feature anyway: take it out.",
+            key=f"{where}.data.exclude",
+        )
+    if task != "binary" and (output["positive"] or output["threshold"] != 0.5):
+        key = "positive" if output["positive"] else "threshold"
+        raise Mistake(
+            f"only a binary task has one, and data.task is {task}.", key=f"{where}.output.{key}"
+        )
     limits = tuple(
-        _limit(metric, sides, f"{where}.limits.{metric}") for metric, sides in m["limits"].items()
+        _limit(metric, sides, task, f"{where}.limits.{metric}")
+        for metric, sides in m["limits"].items()
     )
     gates, rollout, retraining = m["gates"], m["rollout"], m["retraining"]
-    columns = {
-        column: ColumnSettings(c["kind"], c["format"], c["missing"])
-        for column, c in data["columns"].items()
-    }
+    for metric, margin in rollout["guardrails"].items():
+        _check_guardrail(metric, margin, task, f"{where}.rollout.guardrails.{metric}")
+    compared = gates["champion"]["metric"] or ("rmse" if task == "regression" else "accuracy")
+    _check_metric(compared, task, f"{where}.gates.champion.metric")
+    columns = {}
+    for column, c in data["columns"].items():
+        if c["format"] and c["kind"] not in ("", "date"):
+            raise Mistake(
+                f"only a date has one, and kind is {c['kind']}.",
+                key=f"{where}.data.columns.{column}.format",
+            )
+        columns[column] = ColumnSettings(c["kind"], c["format"], c["missing"])
     n_alarms, period_s = m["monitoring"]["drift"]["false_alarms"]
     budget, window_s = retraining["budget"]
     if budget > 64 or budget != int(budget):
-        raise Mistake("a whole count of at most 64 per period.", key=f"{where}.retraining.budget")
+        raise Mistake(
+            f"{budget:g} is not allowed here. Allowed: a whole count of at most 64 per period.",
+            key=f"{where}.retraining.budget",
+        )
     return ModelSettings(
         name,
         DataSettings(
-            source=SourceSettings(**data["source"]), target=data["target"], task=data["task"], positive=output["positive"],
+            source=SourceSettings(**data["source"]), target=data["target"], task=data["task"], positive=output["positive"], threshold=output["threshold"],
             keys=KeySettings(**data["keys"]), split=SplitSettings(**data["split"]), columns=columns,
             exclude=data["exclude"], personal=data["personal"], learn_from_traffic=data["learn_from_traffic"],
             window=data["window"], checks=data["checks"],
@@ -109,9 +138,9 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
             ResourceSettings(m["train"]["resources"]["time"], m["train"]["resources"]["memory"]), m["train"]["python"],
         ),
         GateSettings(
-            limits, ChampionGateSettings(**gates["champion"]),
+            limits, ChampionGateSettings(compared, gates["champion"]["margin"]),
             UndecidedSettings(gates["undecided"]["after"], gates["undecided"]["then"]),
-            gates["size"], gates["confidence"], gates["min_newer_rows"],
+            gates["size"]["max"], gates["confidence"], gates["min_newer_rows"],
         ),
         RolloutSettings(
             rollout["approval"], BakeSettings(rollout["bake"]["requests"], rollout["bake"]["time"]), rollout["steps"],
@@ -126,7 +155,54 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
     )  # fmt: skip
 
 
-def _limit(metric: str, sides: dict[str, float], key: str) -> Limit:
-    if len(sides) != 1:
-        raise Mistake("exactly one side: {max: 0.70} or {min: 0.8}.", key=key)
-    return Limit(metric, **sides)
+def _check_metric(metric: str, task: str, key: str, *, others: tuple[str, ...] = ()) -> None:
+    known = (*(m.name for m in applicable(task)), *others)
+    if metric in known:
+        return
+    why = f"a {task} model has no {metric}." if metric in METRICS else "there is no such metric."
+    raise Mistake(f"{why}{nearest(metric, known)} Allowed: {', '.join(known)}.", key=key)
+
+
+def _limit(metric: str, sides: dict[str, Bound], task: str, key: str) -> Limit:
+    _check_metric(metric, task, key, others=SERVICE)
+    is_less_better = metric in SERVICE or METRICS[metric].is_less_better
+    side, other = ("max", "min") if is_less_better else ("min", "max")
+    if set(sides) != {side}:
+        less = "less" if is_less_better else "more"
+        raise Mistake(
+            f"exactly one side, and of {metric}, {less} is better. Allowed: {{{side}: ...}}.",
+            key=f"{key}.{other}" if other in sides else key,
+        )
+    bound = sides[side]
+    allowed = ""
+    if metric == "latency_p99":
+        if bound.unit != "time" or bound.value <= 0:
+            allowed = "a time with its unit: 50ms, 1s"
+    elif bound.unit == "time":
+        allowed = "a number, or a share (1%)"
+    elif metric == "error_rate" and not 0 <= bound.value < 1:
+        allowed = "a share below 100%: 1%, or 0.01"
+    elif not is_less_better and bound.value >= 1:
+        allowed = "a number below 1: 0.8, or 80%"
+    elif metric in ("rmse", "mae", "log_loss", "brier") and bound.value <= 0:
+        allowed = "a number above 0"
+    if allowed:
+        raise Mistake(
+            f"{bound.value:g} {'s ' if bound.unit == 'time' else ''}is not allowed here. Allowed: {allowed}.",
+            key=f"{key}.{side}",
+        )
+    return Limit(metric, **{side: bound.value})
+
+
+def _check_guardrail(metric: str, margin: Margin, task: str, key: str) -> None:
+    known = (*(m.name for m in applicable(task) if m.name in FOLLOWED), *SERVICE)
+    if metric not in known:
+        _check_metric(metric, task, key, others=SERVICE)
+    is_ratio_only = metric == "latency_p99"
+    if (is_ratio_only and margin.kind != "ratio") or (
+        margin.kind == "points" and metric in ("rmse", "mae", "log_loss")
+    ):
+        forms = "a ratio: x1.2" if is_ratio_only else "a ratio (x1.05) or a number"
+        raise Mistake(
+            f"'{margin}' is not allowed here: {metric} is no share. Allowed: {forms}.", key=key
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +35,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Group:
-    """Keys with a name each. `short` reads a plain value where a mapping could stand."""
+    """Keys with a name each."""
 
     keys: Mapping[str, Any]
     help: str
-    short: Callable[[Any], dict[str, Any]] | None = None
+    short: str = ""
+    """The key that a plain value stands for where the mapping could stand."""
+    later: Mapping[str, str] = field(default_factory=dict)
+    """Keys of a later release, with what works instead."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,37 @@ class Each:
 
     item: Any
     help: str
-    name: Callable[[str], bool] = lambda name: bool(name)
     names: str = "any name"
+    pattern: str = ".+"
+    """Of a whole name."""
+    known: tuple[str, ...] = ()
+    """The names there are, where they are no names of the user's own."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Names that belong somewhere else, with where."""
 
 
-def refuse(value: Any, allowed: str) -> Mistake:
-    """The message that every wrong value gets."""
-    shown = repr(value) if isinstance(value, str) else str(value)
-    return Mistake(f"{shown} is not allowed here. Allowed: {allowed}.")
+def shown(value: Any) -> str:
+    """A value as YAML would hold it, cut where it is long."""
+    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def nearest(key: object, known: Iterable[str]) -> str:
+    """` Did you mean "guardrails"?`, or nothing where no known key is near."""
+    spellings = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(key).lower(), spellings, 1, 0.6)
+    return f' Did you mean "{spellings[close[0]]}"?' if close else ""
+
+
+def refuse(value: Any, allowed: str, *, options: Iterable[str] = ()) -> Mistake:
+    """The message that every wrong value gets.
+
+    Args:
+        options: Words of which the value may be a misspelling.
+    """
+    hint = nearest(value, options) if isinstance(value, str) else ""
+    what = "no value stands here" if value is None else f"{shown(value)} is not allowed here"
+    return Mistake(f"{what}.{hint} Allowed: {allowed}.")
 
 
 UNITS = {
@@ -75,6 +103,8 @@ PERIODS = {
     "year": 365 * 86400.0,
 }
 _NUMBER = r"(\d+(?:\.\d+)?)"
+PERCENT = r"^\d+(\.\d+)?\s?%$"
+MARGIN = r"^(\+?\d+(\.\d+)?(pp)?|x\d+(\.\d+)?)$"
 
 
 def text(
@@ -87,22 +117,24 @@ def text(
             raise refuse(value, "a text; quote it if it looks like a number")
         return value
 
-    return Value(read, "a text", help, default, {"type": "string"}, is_required)
+    schema = {"type": "string"} if allow_empty else {"type": "string", "minLength": 1}
+    return Value(read, "a text", help, default, schema, is_required)
 
 
 def choice(
     options: tuple[str, ...], default: str, help: str, later: Mapping[str, str] | None = None
 ) -> Value:
     """One of a few words; `later`: words of a later release, with what works instead."""
+    allowed = ", ".join(option or '"" (the default)' for option in options)
 
     def read(value: Any) -> str:
-        if later and value in later:
-            raise Mistake(f"{value!r} is not there yet. {later[value]}", is_not_yet=True)
-        if value not in options:
-            raise refuse(value, ", ".join(options))
+        if later and isinstance(value, str) and value in later:
+            raise Mistake(f"{shown(value)} is not there yet. {later[value]}", is_not_yet=True)
+        if value not in options or not isinstance(value, str):
+            raise refuse(value, allowed, options=options)
         return value
 
-    return Value(read, ", ".join(options), help, default, {"enum": list(options)})
+    return Value(read, allowed, help, default, {"enum": list(options)})
 
 
 def number(
@@ -131,7 +163,7 @@ def number(
             not is_number
             or (low is not None and value < low)
             or (high is not None and value > high)
-            or value != value
+            or not math.isfinite(value)
         ):
             raise refuse(value, kind + bounds)
         return value
@@ -191,7 +223,18 @@ def percent(default: str, help: str, *, low: float = 0.0, high: float = 1.0) -> 
             raise refuse(value, allowed)
         return share
 
-    return Value(read, allowed, help, default, {"type": ["string", "number"]})
+    return Value(
+        read,
+        allowed,
+        help,
+        default,
+        {
+            "anyOf": [
+                {"type": "number", "minimum": low, "maximum": high},
+                {"type": "string", "pattern": PERCENT},
+            ]
+        },
+    )
 
 
 def _share(value: Any) -> float | None:
@@ -224,15 +267,22 @@ def rate(default: str, help: str) -> Value:
 
 def margin(help: str) -> Value:
     """`+1pp`, `x1.2` or a number."""
+    allowed = "+1pp (points), x1.2 (ratio) or a number"
 
     def read(value: Any) -> Margin:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise refuse(value, allowed)
         try:
             return Margin.parse(value)
         except ValueError as error:
-            raise Mistake(f"{error}.") from None
+            raise refuse(value, f"{allowed}, at least +0 or x1") from error
 
     return Value(
-        read, "+1pp (points), x1.2 (ratio) or a number", help, None, {"type": ["string", "number"]}
+        read,
+        allowed,
+        help,
+        None,
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": MARGIN}]},
     )
 
 
@@ -269,12 +319,28 @@ def anything(default: Any, help: str) -> Value:
     return Value(read, "a mapping", help, default, {"type": "object"})
 
 
-def bound(value: Any) -> float:
-    """A limit's number: plain, a share in percent, or a time in its unit (seconds inside)."""
-    share = _share(value)
-    if share is not None and math.isfinite(share):
-        return share
-    found = re.fullmatch(rf"{_NUMBER}\s?(ms|s|min)", str(value).strip())
-    if found:
-        return float(found[1]) * UNITS[found[2]]
-    raise refuse(value, "a number, a share (1%) or a time (50ms)")
+@dataclass(frozen=True)
+class Bound:
+    """A limit's number as it was written: whether its unit fits is known where the metric is."""
+
+    value: float
+    unit: str
+    """`share`, `time` (seconds inside) or empty."""
+
+
+def bound() -> Value:
+    """A limit's number: plain, a share in percent, or a time in its unit."""
+    allowed = "a number, a share (1%) or a time (50ms)"
+
+    def read(value: Any) -> Bound:
+        share = _share(value)
+        if share is not None and math.isfinite(share):
+            return Bound(share, "share" if isinstance(value, str) else "")
+        found = re.fullmatch(rf"{_NUMBER}\s?(ms|s|min)", str(value).strip())
+        if found and isinstance(value, str):
+            return Bound(float(found[1]) * UNITS[found[2]], "time")
+        raise refuse(value, allowed)
+
+    either = r"^\d+(\.\d+)?\s?(%|ms|s|min)$"
+    schema = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": either}]}
+    return Value(read, allowed, "the bound itself", None, schema)

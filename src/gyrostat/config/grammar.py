@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
+from datetime import datetime
 from typing import Any
 
 from gyrostat.config.fields import (
+    PERCENT,
     Each,
     Group,
     Mistake,
@@ -21,23 +24,33 @@ from gyrostat.config.fields import (
     percent,
     rate,
     refuse,
+    shown,
     size,
     text,
     texts,
 )  # fmt: skip
+from gyrostat.gates.metrics import METRICS
 
 TASKS = ("regression", "binary", "multiclass")
 LATER = "This release knows regression, binary and multiclass."
+SERVICE = ("error_rate", "latency_p99")
+"""What is limited about answering, whatever the model is."""
+LIMITED = (*METRICS, *SERVICE)
+FOLLOWED = ("rmse", "mae", "accuracy", "brier", "log_loss")
+"""The keys of `stats.losses.LOSS_OF`; written here too because that module loads numpy, and `status` reads this one."""
+GUARDED = (*FOLLOWED, *SERVICE)
+"""What can be followed answer by answer and label by label; the others are judged by the gates, on held-out rows."""
+
+
+SCHEDULE = 'Let cron call: gyrostat run --key "$(date +%F)" --refused-ok'
+SHARE_FORMS = (
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    {"type": "string", "pattern": PERCENT},
+)
 
 
 def _limit() -> Group:
-    one = Value(
-        bound,
-        "a number, a share (1%) or a time (50ms)",
-        "the bound itself",
-        None,
-        {"type": ["number", "string"]},
-    )
+    one = bound()
     return Group({"max": one, "min": one}, "one side: {max: 0.70} or {min: 0.8}")
 
 
@@ -52,6 +65,8 @@ def _steps(value: Any) -> tuple[float, ...]:
         raise refuse(value, allowed)
     share = percent("", "")
     steps = tuple(0.0 if v == "shadow" else share.read(v) for v in value)
+    if 0.0 in [step for step, v in zip(steps, value, strict=True) if v != "shadow"]:
+        raise refuse(value, allowed)
     if any(not a < b for a, b in itertools.pairwise(steps)) or steps[-1] >= 1:
         raise refuse(value, allowed)
     if steps[-1] == 0:
@@ -65,12 +80,11 @@ def _triggers(value: Any) -> tuple[str, ...]:
         raise refuse(value, f"a list of {', '.join(allowed)}")
     for trigger in value:
         if trigger == "schedule" or isinstance(trigger, dict):
-            raise Mistake(
-                'Schedules are not there yet. Let cron call: gyrostat run --key "$(date +%F)" --refused-ok',
-                is_not_yet=True,
-            )
+            raise Mistake(f"Schedules are not there yet. {SCHEDULE}", is_not_yet=True)
         if trigger not in allowed:
-            raise refuse(trigger, ", ".join(allowed))
+            raise refuse(trigger, ", ".join(allowed), options=allowed)
+    if len(set(value)) < len(value):
+        raise refuse(value, "each of them once")
     return tuple(value)
 
 
@@ -93,22 +107,82 @@ def _holdout(value: Any) -> float:
 
 def _version(value: Any) -> int:
     if value != 1 or isinstance(value, bool):
-        raise refuse(value, "1")
+        raise refuse(value, "1, the only form that this release reads")
     return 1
 
 
 def _date(value: Any) -> str:
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}.*", str(value)):
-        raise refuse(value, "a date: 2025-04-01")
-    return str(value)
+    try:
+        if value != "":
+            datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise refuse(value, "a date or a time: 2025-04-01, 2025-04-01T12:00:00+09:00") from None
+    return value
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise refuse(value, "the path of a table, relative to the project: data/wine.csv")
+    if "*" in value or "?" in value:
+        raise Mistake(
+            f"{shown(value)}: several files are not there yet. Join them into one table, and name that.",
+            is_not_yet=True,
+        )
+    if "://" in value:
+        raise Mistake(
+            f"{shown(value)}: tables of other systems are not there yet. Copy it into data/, and name that.",
+            is_not_yet=True,
+        )
+    return value
+
+
+def _encoding(value: Any) -> str:
+    try:
+        codecs.lookup(value)
+    except (TypeError, LookupError, ValueError):
+        known = ("utf-8", "cp949", "latin-1", "cp1252", "utf-16")
+        raise refuse(value, f"an encoding: {', '.join(known)}, ...", options=known) from None
+    return value
+
+
+def _separator(value: Any) -> str:
+    if not isinstance(value, str) or len(value) != 1:
+        raise refuse(value, 'one character: "," ";" "\\t" "|"')
+    return value
+
+
+RUN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*|[^:]+\.py")
+
+
+def _run(value: Any) -> str:
+    if not isinstance(value, str) or not RUN.fullmatch(value):
+        raise refuse(
+            value, "module:function (src.train:train), or the path of a script (src/train.py)"
+        )
+    return value
 
 
 SOURCE = Group(
     {
-        "path": text("", "the table, relative to the project", is_required=True, allow_empty=False),
+        "path": Value(
+            _path,
+            "a path: data/wine.csv",
+            "the table, relative to the project",
+            None,
+            {"type": "string", "minLength": 1},
+            is_required=True,
+        ),
         "format": choice(("", "csv", "parquet"), "", "empty: by its name"),
-        "encoding": text("utf-8", "utf-8, cp949, latin-1, ..."),
-        "separator": text(",", "between fields"),
+        "encoding": Value(
+            _encoding, "utf-8, cp949, latin-1, ...", "of its text", "utf-8", {"type": "string"}
+        ),
+        "separator": Value(
+            _separator,
+            "one character",
+            "between fields",
+            ",",
+            {"type": "string", "minLength": 1, "maxLength": 1},
+        ),
         "decimal": choice((".", ","), ".", "in numbers"),
         "thousands": choice(("", ",", ".", " "), "", "in numbers"),
         "skip_lines": number(
@@ -117,7 +191,7 @@ SOURCE = Group(
         "header": flag(True, "whether the first line names the columns"),
     },
     "where rows come from",
-    short=lambda value: {"path": value},
+    short="path",
 )
 COLUMN = Group(
     {
@@ -155,12 +229,17 @@ MODEL = Group(
                             "a share: 1% to 90%",
                             "held-out rows",
                             "20%",
-                            {"type": ["string", "number"]},
+                            {
+                                "anyOf": [
+                                    {"type": "number", "minimum": 0.01, "maximum": 0.9},
+                                    {"type": "string", "pattern": PERCENT},
+                                ]
+                            },
                         ),
                         "group": text("", "rows with the same value stay on one side"),
                         "by": text("", "a date column: the rows from `cut` on are held out"),
                         "cut": Value(
-                            lambda v: _date(v) if v else "",
+                            _date,
                             "a date: 2025-04-01",
                             "where held-out rows begin",
                             "",
@@ -168,6 +247,7 @@ MODEL = Group(
                         ),
                     },
                     "which rows are held out",
+                    later={"gap": "Choose `cut`, and leave the rows before it out of the table."},
                 ),
                 "columns": Each(COLUMN, "what cannot be seen from the values alone"),
                 "exclude": texts(
@@ -182,10 +262,12 @@ MODEL = Group(
         ),
         "train": Group(
             {
-                "run": text(
+                "run": Value(
+                    _run,
+                    "src.train:train, or src/train.py",
+                    "a function (frame, params) -> fitted model, or a script",
                     "src.train:train",
-                    "a function (frame, params) -> fitted model, or a script: src/train.py",
-                    allow_empty=False,
+                    {"type": "string", "pattern": f"^({RUN.pattern})$"},
                 ),
                 "params": anything({}, "passed to the training"),
                 "resources": Group(
@@ -202,6 +284,8 @@ MODEL = Group(
         "limits": Each(
             _limit(),
             'what "good" means: gates, guardrails and monitor all hold these, by the bound, not the point',
+            names=", ".join(LIMITED),
+            known=LIMITED,
         ),
         "output": Group(
             {
@@ -209,15 +293,22 @@ MODEL = Group(
                 "threshold": number(0.5, "answer positive from here", low=0, high=1),
             },
             "binary",
+            later={
+                "probability": "It is logged beside each answer, and a threshold is output.threshold."
+            },
         ),
         "gates": Group(
             {
                 "champion": Group(
                     {
-                        "metric": text("rmse", "compared with the champion"),
+                        "metric": choice(
+                            ("", *METRICS),
+                            "",
+                            "compared with the champion; empty: rmse, or accuracy for classes",
+                        ),
                         "margin": number(0.01, "how much worse is the same", low=0),
                     },
-                    "",
+                    "not worse than the champion",
                 ),
                 "undecided": Group(
                     {
@@ -226,7 +317,7 @@ MODEL = Group(
                     },
                     "too few rows",
                 ),
-                "size": size("200MB", "largest bundle"),
+                "size": Group({"max": size("200MB", "largest bundle")}, "of a bundle", short="max"),
                 "confidence": percent("95%", "of the intervals that decide", low=0.5, high=0.9999),
                 "min_newer_rows": number(
                     100,
@@ -245,18 +336,29 @@ MODEL = Group(
                         "requests": number(200, "each step at least", low=1, whole=True),
                         "time": duration("2min", "each step at least"),
                     },
-                    "",
+                    "what each step must have seen",
                 ),
                 "steps": Value(
                     _steps,
                     "growing shares",
                     "shares of traffic",
                     ["shadow", "5%", "25%", "50%"],
-                    {"type": "array"},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"anyOf": [{"const": "shadow"}, *SHARE_FORMS]},
+                    },
                 ),
                 "guardrails": Each(
                     margin("how much worse than the champion beside it"),
                     "against the champion beside it",
+                    names=", ".join(GUARDED),
+                    known=GUARDED,
+                    elsewhere={
+                        name: f"{name} cannot be followed label by label; the gates judge it on held-out rows (limits)."
+                        for name in METRICS
+                        if name not in FOLLOWED
+                    },
                 ),
                 "expires": duration("7d", "a canary without enough traffic"),
                 "then": choice(("ask", "reject", "hold"), "ask", "what happens then"),
@@ -274,7 +376,7 @@ MODEL = Group(
                         "shift": number(0.25, "distance that matters", low=0, high=1),
                         "false_alarms": rate("1 per month", "budget"),
                     },
-                    "",
+                    "when a feature, or the prediction, has moved",
                 ),
                 "keep": duration("90d", "the prediction log"),
             },
@@ -290,7 +392,11 @@ MODEL = Group(
                     "decay, drift, new_data",
                     "what asks for a run",
                     ["decay", "new_data"],
-                    {"type": "array"},
+                    {
+                        "type": "array",
+                        "uniqueItems": True,
+                        "items": {"enum": ["decay", "drift", "new_data"]},
+                    },
                 ),
                 "cooldown": duration("6h", "after a run"),
                 "budget": rate("4 per day", "runs at most"),
@@ -302,6 +408,7 @@ MODEL = Group(
                 ),
             },
             "what asks for a new model",
+            later={"schedule": SCHEDULE},
         ),
         "serving": Group(
             {
@@ -324,16 +431,11 @@ def is_model_name(name: str) -> bool:
 GRAMMAR = Group(
     {
         "version": Value(
-            lambda v: (
-                v if v == 1 and not isinstance(v, bool) else (_ for _ in ()).throw(refuse(v, "1"))
-            ),
-            "1",
-            "of this file's form",
-            None,
-            {"const": 1},
-            is_required=True,
+            _version, "1", "the form of this file", None, {"const": 1}, is_required=True
         ),
-        "models": Each(MODEL, "by name", is_model_name, "letters, digits, _ and -"),
+        "models": Each(
+            MODEL, "by name", "letters, digits, _ and -, at most 64", MODEL_NAME.pattern
+        ),
         "server": Group(
             {
                 "port": number(8080, "predictions", low=1, high=65535, whole=True),
@@ -359,5 +461,5 @@ GRAMMAR = Group(
     },
     "the declaration",
 )
-SHIELDED = ("governance", "rollout.approval")
+SHIELDED = re.compile(r"governance\..*|models\.[^.]+\.rollout\.approval")
 """What no environment variable may change: who decides is read from files, which have a history."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gyrostat.config.declaration import Declaration, build
-from gyrostat.config.fields import Each, Group, Mistake, Value
-from gyrostat.config.grammar import GRAMMAR, SHIELDED
+from gyrostat.config.document import UNCHANGED, parse
+from gyrostat.config.fields import Each, Group, Mistake, Value, nearest, shown
+from gyrostat.config.grammar import GRAMMAR, SHIELDED, is_model_name
 from gyrostat.errors import ConfigError, NotYetError, UsageError
 
 PREFIX = "GYROSTAT_"
 NOT_CONFIG = {"GYROSTAT_ENV", "GYROSTAT_DEBUG", "GYROSTAT_REQUIRE_SERVERS"}
-UNCHANGED = "Nothing was changed."
+MAIN = "config/config.yaml"
+NO_ENVIRONMENTS = {"config", "checks"}
+"""Files in `config/` that are no overlay."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Loaded:
     origins: dict[str, str]
     """Key path -> `config/config.yaml:31`, `GYROSTAT_...` or `default`."""
     digest: str
+    """SHA-256 of the canonical JSON of `values`."""
     env: str
     project: Path
     state: Path
@@ -58,95 +62,125 @@ def load(project: Path, environ: Mapping[str, str] = os.environ) -> Loaded:
     Raises:
         ConfigError: what, where, what is allowed, the nearest known key.
         NotYetError: the declaration asks for what a later release brings.
+        UsageError: there is no `config/config.yaml`.
     """
-    env = environ.get("GYROSTAT_ENV") or "dev"
-    folder = project / "config"
-    tree, origins = _file(project, folder / "config.yaml")
-    overlay = folder / f"{env}.yaml"
-    if overlay.is_file():
-        more, places = _file(project, overlay)
-        tree = _merge(tree, more)
+    env = _env(project, environ)
+    tree, origins = _file(project, MAIN)
+    overlay = f"config/{env}.yaml"
+    if (project / overlay).exists():
+        over, places = _file(project, overlay)
+        _check_models(tree, over, places)
+        tree = _merge(tree, over)
         origins |= places
-    elif env != "dev":
-        found = ", ".join(sorted(p.name for p in folder.glob("*.yaml")))
-        raise ConfigError(
-            f"GYROSTAT_ENV={env}: there is no config/{env}.yaml. Found: {found}. {UNCHANGED}"
-        )
     _environment(tree, origins, environ)
     values = _checked(GRAMMAR, tree, "", origins)
-    digest = hashlib.sha256(
-        json.dumps(values, sort_keys=True, ensure_ascii=False).encode()
-    ).hexdigest()
-    declaration = build_or_say(values, origins)
-    return Loaded(declaration, values, origins, digest, env, project, project / ".gyrostat" / env)
+    declaration = _build_or_say(values, origins)
+    return Loaded(
+        declaration,
+        values,
+        {path: place for path, place in origins.items() if _is_there(values, path)},
+        digest_of(values),
+        env,
+        project,
+        project / ".gyrostat" / env,
+    )
 
 
-def build_or_say(values: dict[str, Any], origins: Mapping[str, str]) -> Declaration:
-    """Type the values; a contradiction between two keys is said like any other mistake."""
+def from_values(values: dict[str, Any]) -> Declaration:
+    """A declaration from merged values, as `Loaded.values` holds them; keys that came later get their defaults.
+
+    Raises:
+        ConfigError: they are not what a declaration holds.
+    """
+    return _build_or_say(_checked(GRAMMAR, _full(GRAMMAR, values), "", {}), {})
+
+
+def digest_of(values: dict[str, Any]) -> str:
+    """What identifies merged values: the SHA-256 of their canonical JSON."""
+    canonical = json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _build_or_say(values: dict[str, Any], origins: Mapping[str, str]) -> Declaration:
     try:
         return build(values)
     except Mistake as mistake:
         raise _error(str(mistake), mistake.key, origins, is_not_yet=mistake.is_not_yet) from None
 
 
-def _file(project: Path, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import DuplicateKeyError
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+def _env(project: Path, environ: Mapping[str, str]) -> str:
+    env = environ.get("GYROSTAT_ENV") or "dev"
+    found = sorted(
+        p.stem for p in (project / "config").glob("*.yaml") if p.stem not in NO_ENVIRONMENTS
+    )
+    if env == "dev" or env in found:
+        return env
+    why = (
+        f"there is no config/{env}.yaml"
+        if is_model_name(env) and env not in NO_ENVIRONMENTS
+        else f"{shown(env)} is no name of an environment"
+    )
+    known = ", ".join(f"{name}.yaml" for name in found) or "none"
+    raise ConfigError(
+        f"GYROSTAT_ENV={env}: {why}.{nearest(env, (*found, 'dev'))} Found in config/: {known}. {UNCHANGED}",
+        env=env,
+        found=found,
+    )
 
-    name = path.relative_to(project).as_posix()
+
+def _file(project: Path, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     try:
-        yaml = YAML(typ="rt", pure=True)
-        tree = yaml.load(path.read_text(encoding="utf-8"))
+        text = (project / name).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UsageError(f"There is no {name} in {project}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not UTF-8. {UNCHANGED}") from None
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigError(
-            f"{name}:{line}  {str(error.problem).splitlines()[0]}. {UNCHANGED}"
+        raise UsageError(
+            f"There is no {name} in {project}. Make a project: gyrostat init DIR --data FILE --target COL"
         ) from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{place}  This is no YAML: {error.problem or error.context}. {UNCHANGED}"
+            f"{name}:{line}  This is not UTF-8: the byte 0x{error.object[error.start]:02x}. "
+            f"Save it as UTF-8. {UNCHANGED}",
+            at=f"{name}:{line}",
         ) from None
-    except YAMLError as error:
-        raise ConfigError(
-            f"{name}  This is no YAML: {str(error).splitlines()[0]}. {UNCHANGED}"
-        ) from None
-    if tree is None:
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be read: {error.strerror}. {UNCHANGED}") from None
+    document = parse(text, name)
+    if document.values is None:
         return {}, {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{name}:1  A mapping is needed (version: 1, models: ...). {UNCHANGED}")
-    origins: dict[str, str] = {}
-    return _plain(tree, name, "", origins), origins
+    if not isinstance(document.values, dict):
+        raise ConfigError(
+            f"{name}:1  {shown(document.values)} is not allowed here; keys are needed: "
+            f"{', '.join(GRAMMAR.keys)}. {UNCHANGED}",
+            at=f"{name}:1",
+        )
+    return _full(GRAMMAR, document.values), document.places
 
 
-def _plain(node: Any, name: str, path: str, origins: dict[str, str]) -> Any:
-    """Ruamel's round-trip values as plain ones, noting the line of each key."""
-    if isinstance(node, dict):
-        result = {}
-        for key, value in node.items():
-            if not isinstance(key, str):
-                key = str(key)
-            below = f"{path}.{key}" if path else key
-            lc = getattr(node, "lc", None)
-            line = lc.data.get(key, [0])[0] + 1 if lc is not None and lc.data else 0
-            origins[below] = f"{name}:{line}" if line else name
-            result[key] = _plain(value, name, below, origins)
-        return result
-    if isinstance(node, list):
-        return [_plain(v, name, f"{path}[{n}]", {}) for n, v in enumerate(node)]
-    if isinstance(node, bool) or node is None:
-        return node
-    if isinstance(node, int):
-        return int(node)
-    if isinstance(node, float):
-        return float(node)
-    return str(node)
+def _full(grammar: Any, tree: Any) -> Any:
+    """Short forms written out, so that an overlay can add to what the file below wrote in short."""
+    if isinstance(grammar, Group) and grammar.short and not isinstance(tree, dict):
+        # Other kinds of values are left to the reader, which says what is allowed.
+        return {grammar.short: tree} if isinstance(tree, str) else tree
+    if not isinstance(tree, dict) or isinstance(grammar, Value):
+        return tree
+    if isinstance(grammar, Each):
+        return {name: _full(grammar.item, value) for name, value in tree.items()}
+    return {
+        key: _full(grammar.keys[key], value) if key in grammar.keys else value
+        for key, value in tree.items()
+    }
+
+
+def _check_models(tree: dict[str, Any], over: dict[str, Any], places: Mapping[str, str]) -> None:
+    known, named = tree.get("models"), over.get("models")
+    for model in named if isinstance(named, dict) else ():
+        if isinstance(known, dict) and model not in known:
+            raise _error(
+                f"{MAIN} has no such model.{nearest(model, known)} An environment changes models, it adds none. "
+                f"Models there: {', '.join(known) or 'none'}.",
+                f"models.{model}",
+                places,
+            )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -160,51 +194,102 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment(tree: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
-    from ruamel.yaml import YAML
-
     for variable in sorted(v for v in environ if v.startswith(PREFIX) and v not in NOT_CONFIG):
-        node, grammar, path = tree, GRAMMAR, []
-        parts = variable[len(PREFIX) :].split("__")
-        for depth, part in enumerate(parts):
-            known = (
-                list(grammar.keys)
-                if isinstance(grammar, Group)
-                else list(node)
-                if isinstance(node, dict)
-                else []
-            )
-            key = next((k for k in known if k.lower() == part.lower()), None)
-            if key is None and isinstance(grammar, Each) and depth == len(parts) - 1:
-                key = part.lower()
-            if key is None or not isinstance(grammar, (Group, Each)):
-                raise ConfigError(
-                    f"{variable}: there is no such setting{_nearest(part.lower(), known)} Keys here: "
-                    f"{', '.join(sorted(known)) or 'none'}. {UNCHANGED}"
-                )
-            path.append(key)
-            grammar = grammar.keys[key] if isinstance(grammar, Group) else grammar.item
-            if depth < len(parts) - 1:
-                node = node.setdefault(key, {})
-                if not isinstance(node, dict):
-                    raise ConfigError(
-                        f"{variable}: {'.'.join(path)} holds {node!r}, not keys. {UNCHANGED}"
-                    )
+        path = _path_of(variable, tree)
         dotted = ".".join(path)
-        if not isinstance(grammar, Value):  # a mapping could carry what the shield below keeps out
+        # Shielded by the path that is reached, however it is spelled: only single values can be set at all.
+        if SHIELDED.fullmatch(dotted):
             raise ConfigError(
-                f"{variable}: {dotted} holds keys; a variable sets one value, as in {variable}__KEY. {UNCHANGED}"
+                f"{variable}: {dotted} is never set by an environment variable: who decides is read from files, "
+                f"which have a history. Write it in config/. {UNCHANGED}",
+                key=dotted,
+                at=variable,
             )
-        if any(shield in dotted for shield in SHIELDED):
-            raise ConfigError(
-                f"{variable}: {dotted} is never set by an environment variable; write it in config/. {UNCHANGED}"
-            )
-        node[path[-1]] = YAML(typ="safe", pure=True).load(environ[variable])
+        value = parse(environ[variable], variable).values
+        node = tree
+        for n, key in enumerate(path[:-1], start=1):
+            below = node.get(key)
+            if below is None:
+                below = node[key] = {}
+            if not isinstance(below, dict):
+                raise _error(
+                    f"{shown(below)} is not allowed here; keys are needed.",
+                    ".".join(path[:n]),
+                    origins,
+                )
+            node = below
+        node[path[-1]] = value
+        for stale in [p for p in origins if p.startswith((f"{dotted}.", f"{dotted}["))]:
+            del origins[stale]
         origins[dotted] = variable
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1, 0.6)
-    return f'. Did you mean "{close[0]}"?' if close else "."
+def _path_of(variable: str, tree: dict[str, Any]) -> list[str]:
+    """The keys that a variable's name means; names of the user's own are those of the files."""
+    parts = variable.removeprefix(PREFIX).split("__")
+    path: list[str] = []
+    grammar: Any = GRAMMAR
+    node: Any = tree
+    for n, part in enumerate(parts):
+        if isinstance(grammar, Value):
+            if grammar.schema.get("type") == "object":
+                own = node if isinstance(node, dict) else {}
+                return [*path, _spelled(own, "__".join(parts[n:])) or "__".join(parts[n:]).lower()]
+            raise _unknown(variable, f"{'.'.join(path)} is a single value", ())
+        own = node if isinstance(node, dict) else {}
+        known = grammar.keys if isinstance(grammar, Group) else (*own, *grammar.known)
+        key = _spelled(known, part)
+        if key is None:
+            where = f" under {'.'.join(path)}" if path else ""
+            hint = nearest(part, known)
+            if not hint:
+                variables = (*_variables(GRAMMAR, tree, PREFIX[:-1]), *NOT_CONFIG)
+                same_end = [v for v in variables if v.endswith(f"_{parts[-1].upper()}")]
+                hint = nearest(variable, same_end) or nearest(variable, variables)
+            raise _unknown(
+                variable, f"there is no setting {shown(part.lower())}{where}.{hint}", known
+            )
+        path.append(key)
+        grammar = grammar.keys[key] if isinstance(grammar, Group) else grammar.item
+        node = own.get(key)
+    if isinstance(grammar, Group) and grammar.short:
+        return [*path, grammar.short]
+    if not isinstance(grammar, Value):
+        known = grammar.keys if isinstance(grammar, Group) else node or grammar.known
+        raise _unknown(variable, f"{'.'.join(path)} holds keys; name one of them, after __", known)
+    return path
+
+
+def _spelled(known: Any, part: str) -> str | None:
+    """The key that is meant: case does not count, nor whether a name has - or _, which few shells allow in names."""
+
+    def plain(name: str) -> str:
+        return name.lower().replace("-", "_")
+
+    found = [k for k in dict.fromkeys(known) if k == part]
+    found = found or [k for k in dict.fromkeys(known) if plain(k) == plain(part)]
+    return found[0] if len(found) == 1 else None
+
+
+def _variables(grammar: Any, tree: Any, name: str) -> Iterator[str]:
+    """The variables that could have been meant."""
+    own = tree if isinstance(tree, dict) else {}
+    if isinstance(grammar, Value):
+        yield name
+    elif isinstance(grammar, Each):
+        for key in dict.fromkeys((*own, *grammar.known)):
+            yield from _variables(grammar.item, own.get(key), f"{name}__{key.upper()}")
+    else:
+        glue = "_" if grammar is GRAMMAR else "__"
+        for key, item in grammar.keys.items():
+            yield from _variables(item, own.get(key), f"{name}{glue}{key.upper()}")
+
+
+def _unknown(variable: str, why: str, known: Any) -> ConfigError:
+    listed = f" Keys here: {', '.join(sorted(set(known)))}." if known else ""
+    end = "" if why.endswith(("?", ".")) else "."
+    example = f" In the manner of {PREFIX}SERVER__PORT=9000." if not listed else ""
+    return ConfigError(f"{variable}: {why}{end}{listed}{example} {UNCHANGED}", at=variable)
 
 
 def _checked(grammar: Any, tree: Any, path: str, origins: dict[str, str]) -> Any:
@@ -215,52 +300,62 @@ def _checked(grammar: Any, tree: Any, path: str, origins: dict[str, str]) -> Any
         except Mistake as mistake:
             raise _error(str(mistake), path, origins, is_not_yet=mistake.is_not_yet) from None
         return tree
-    if isinstance(grammar, Group) and grammar.short and not isinstance(tree, dict):
-        if not isinstance(tree, str):
-            raise _error(
-                f"{tree!r} is not allowed here. Allowed: a text, or keys: {', '.join(grammar.keys)}.",
-                path,
-                origins,
-            )
-        tree = grammar.short(tree)
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        keys = ", ".join(grammar.keys) if isinstance(grammar, Group) else grammar.names
-        raise _error(f"{tree!r} is not allowed here; keys are needed: {keys}.", path, origins)
+        raise _error(_keys_needed(grammar, tree), path, origins)
     if isinstance(grammar, Each):
-        for name in tree:
-            if not grammar.name(name):
-                raise _error(
-                    f"{name!r} is no name. Allowed: {grammar.names}.", f"{path}.{name}", origins
-                )
         return {
             name: _checked(grammar.item, value, f"{path}.{name}", origins)
-            for name, value in tree.items()
+            for name, value in _named(grammar, tree, path, origins)
         }
     for key in tree:
+        below = f"{path}.{key}" if path else key
+        if key in grammar.later:
+            message = f"this key is not there yet. {grammar.later[key]}"
+            raise _error(message, below, origins, is_not_yet=True)
         if key not in grammar.keys:
-            below = f"{path}.{key}" if path else key
-            message = f"there is no such key{_nearest(key, list(grammar.keys))}"
+            message = f"there is no such key.{nearest(key, grammar.keys)}"
             raise _error(message, below, origins, keys=sorted(grammar.keys))
     result: dict[str, Any] = {}
     for key, item in grammar.keys.items():
         below = f"{path}.{key}" if path else key
-        if key in tree and not (tree[key] is None and not isinstance(item, Value)):
+        if key in tree:
             result[key] = _checked(item, tree[key], below, origins)
-        elif isinstance(item, Value):
-            if item.is_required:
-                raise _error(
-                    f"it is missing. Allowed: {item.allowed}.",
-                    below,
-                    origins | {below: origins.get(path, "config/config.yaml")},
-                )
-            if item.default is not None:
-                result[key] = item.default
-                origins.setdefault(below, "default")
-        else:
+        elif not isinstance(item, Value):
             result[key] = _checked(item, {}, below, origins)
+        elif item.is_required:
+            message = f"it is missing: {item.help}. Allowed: {item.allowed}."
+            raise _error(message, below, origins)
+        elif item.default is not None:
+            result[key] = item.default
+            origins.setdefault(below, "default")
     return result
+
+
+def _named(
+    grammar: Each, tree: dict[str, Any], path: str, origins: dict[str, str]
+) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        is_known = (
+            name in grammar.known
+            if grammar.known
+            else re.fullmatch(grammar.pattern, name, re.DOTALL)
+        )
+        if not is_known:
+            what = "there is no such metric." if grammar.known else f"{shown(name)} is no name."
+            what = grammar.elsewhere.get(name) or what + nearest(name, grammar.known)
+            message = f"{what} Allowed: {grammar.names}."
+            raise _error(message, f"{path}.{name}", origins)
+        yield name, value
+
+
+def _keys_needed(grammar: Any, tree: Any) -> str:
+    keys = ", ".join(grammar.keys) if isinstance(grammar, Group) else grammar.names
+    if isinstance(grammar, Group) and grammar.short:
+        allowed = grammar.keys[grammar.short].allowed
+        return f"{shown(tree)} is not allowed here. Allowed: {allowed}, or keys: {keys}."
+    return f"{shown(tree)} is not allowed here; keys are needed: {keys}."
 
 
 def _error(
@@ -270,15 +365,44 @@ def _error(
     *,
     keys: list[str] | None = None,
     is_not_yet: bool = False,
-) -> ConfigError:
-    place = origins.get(path, "")
-    parent = path
-    while not place and "." in parent:
-        parent = parent.rpartition(".")[0]
+) -> ConfigError | NotYetError:
+    place, parent = origins.get(path, ""), path
+    while (not place or place == "default") and parent:
+        parent = _above(parent)
         place = origins.get(parent, "")
-    listed = f"\nKeys here: {', '.join(keys)}. {UNCHANGED}" if keys else f" {UNCHANGED}"
-    where = f"{place or 'config/config.yaml'}  {path}: " if path else ""
+    place = place if place and place != "default" else MAIN
+    # A message that ends with a command to paste gets no words behind it.
+    gap = " " if message.endswith((".", "?")) else "\n"
+    listed = f"\nKeys here: {', '.join(keys)}. {UNCHANGED}" if keys else f"{gap}{UNCHANGED}"
+    where = f"{place}  {path}: " if path else f"{place}  "
     facts = {"key": path, "at": place, **({"keys": keys} if keys else {})}
-    if is_not_yet:
-        raise NotYetError(f"{where}{message}{listed}", **facts)
-    return ConfigError(f"{where}{message}{listed}", **facts)
+    kind = NotYetError if is_not_yet else ConfigError
+    return kind(f"{where}{message}{listed}", **facts)
+
+
+def _above(path: str) -> str:
+    """The key path one level up; column names may hold dots, which only makes this take more steps."""
+    return path[: max(path.rfind("."), path.rfind("["), 0)]
+
+
+def _is_there(values: Any, path: str) -> bool:
+    """Whether a key path leads to a value; a key that an overlay took away has an origin no more."""
+    if not path:
+        return True
+    if isinstance(values, dict):
+        return any(
+            path == key
+            or (
+                path.startswith((f"{key}.", f"{key}["))
+                and _is_there(values[key], path[len(key) :].lstrip("."))
+            )
+            for key in values
+        )
+    if isinstance(values, list):
+        head, _, rest = path[1:].partition("]")
+        return (
+            head.isdigit()
+            and int(head) < len(values)
+            and _is_there(values[int(head)], rest.lstrip("."))
+        )
+    return False

@@ -63,6 +63,7 @@ class Inference:
     columns: dict[str, Guess]
     notes: list[Note] = field(default_factory=list)
     positive: str = ""
+    threshold: float = 0.5
     classes: tuple[str, ...] = ()
     """In the file's own spelling, in the order in which scikit-learn sorts them."""
     rare: tuple[str, ...] = ()
@@ -110,7 +111,12 @@ class Inference:
                 taken.add(name)
                 features.append(Feature(name, g.name, part))
         output = Output(
-            self.task.value, self.target, self.classes, cast("Any", self.class_kind), self.positive
+            self.task.value,
+            self.target,
+            self.classes,
+            cast("Any", self.class_kind),
+            self.positive,
+            self.threshold,
         )
         own = self.personal if personal is None else personal
         return Schema(tuple(inputs), tuple(features), output, own)
@@ -209,6 +215,8 @@ def infer(
                 f"output.positive is {settings.positive!r}, which is no class of {target!r}: {', '.join(result.classes) or 'it is a number'}."
             )
         result.positive = settings.positive
+    if settings:
+        result.threshold = settings.threshold
     if settings is None:
         _find_exclusions(result, df)
     else:

@@ -76,3 +76,5 @@ class DataSettings:
     window: int = 0
     """Newest rows that count, traffic included; 0: all."""
     checks: str = "checks.yaml"
+    threshold: float = 0.5
+    """Binary: the positive class is answered from this probability on; part of the version."""
