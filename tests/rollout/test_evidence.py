@@ -272,7 +272,7 @@ def outcome(rng, *, champion_rate, candidate_rate):
         errors = (int(rng.binomial(n[0], champion_rate)), int(rng.binomial(n[1], candidate_rate)))
         evidence.fold(a_second(second, n=n, errors=errors, seq=2 + step))
         traffic = evidence.traffic(2 + step)
-        verdict, _ = judge(traffic, settings, float(since), second + 1.0, step=step, n_steps=2)
+        verdict, *_ = judge(traffic, settings, float(since), second + 1.0, step=step, n_steps=2)
         if verdict.answer is Answer.REJECT:
             return "regressed"
         if verdict.answer is Answer.ACCEPT:

@@ -38,14 +38,14 @@ def ask(traffic, *, step=0, n_steps=3, since=1000.0, now=2000.0, settings=SETTIN
 @pytest.mark.parametrize("step", [0, 2])
 @pytest.mark.parametrize("traffic", [None, seen(requests=0, seconds=0.0, error_rate=a_test())])
 def test_no_data_never_passes(traffic, step):
-    verdict, cause = ask(traffic, step=step)
+    verdict, cause, *_ = ask(traffic, step=step)
     assert verdict.answer is Answer.UNDECIDED
     assert verdict.needs.startswith("0 of 200 requests")
     assert cause == ""
 
 
 def test_harm_rejects_at_once_and_names_its_cause_and_numbers():
-    verdict, cause = ask(
+    verdict, cause, *_ = ask(
         seen(requests=3, seconds=1.0, error_rate=a_test(harm=4.0, value=0.3, n=61)), now=1001.0
     )
     assert verdict.answer is Answer.REJECT
@@ -74,7 +74,7 @@ def test_a_broken_limit_rejects_by_its_own_cause():
         "n": 300,
         "cause": "latency",
     }
-    verdict, cause = ask(seen(error_rate=a_test(), limits={"latency_p99": limit}))
+    verdict, cause, *_ = ask(seen(error_rate=a_test(), limits={"latency_p99": limit}))
     assert (verdict.answer, cause, verdict.limit) == (Answer.REJECT, "latency", 0.05)
 
 
@@ -92,7 +92,7 @@ def test_a_step_bakes_by_requests_and_by_seconds_seen_and_by_the_clock(requests,
 def test_a_step_passes_without_proof_but_promotion_does_not():
     traffic = seen(error_rate=a_test(proof=1.0))
     assert ask(traffic, step=1).verdict.answer is Answer.ACCEPT
-    verdict, _ = ask(traffic, step=2)
+    verdict, *_ = ask(traffic, step=2)
     assert verdict.answer is Answer.UNDECIDED
     assert verdict.needs == "500 of about 1,500 requests"  # 500 x ln 20
 

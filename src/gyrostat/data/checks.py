@@ -43,6 +43,11 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"config/{path.name}: a mapping `columns:` is needed. Nothing was changed."
         )
+    if others := [str(key) for key in rules if key != "columns"]:
+        raise ConfigError(
+            f"config/{path.name}  {others[0]}: there is no such key. Rules stand under `columns:`, by the name of the "
+            "column. Nothing was changed."
+        )
     for name, rule in columns.items():
         if wrong := _wrong(rule):
             raise ConfigError(f"config/{path.name}  columns.{name}{wrong} Nothing was changed.")

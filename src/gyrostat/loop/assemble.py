@@ -16,9 +16,9 @@ from gyrostat_runtime.files import write_atomic
 from gyrostat import config
 from gyrostat.adapters.local.workers import LocalWorkers
 from gyrostat.errors import UnavailableError
-from gyrostat.loop import run
+from gyrostat.loop import reconcile, run
 from gyrostat.loop.reconcile import Terms
-from gyrostat.observations import Place
+from gyrostat.observations import ROLLOUT, Place
 from gyrostat.observations import evidence as evidence_of
 from gyrostat.observations import read as read_observations
 from gyrostat.rollout.evidence import Evidence
@@ -78,6 +78,7 @@ class LocalWorld:
         self.project, self.state, self.declarations = project, state, declarations
         self.workers = LocalWorkers(state)
         self._evidence: dict[str, tuple[Evidence, Place, dict[str, Any]]] = {}
+        self._left: dict[str, float] = {}
 
     # ---- looking
 
@@ -159,7 +160,21 @@ class LocalWorld:
             seen["traffic"] = evidence.traffic(
                 routes["seq"], share=share or 0.5, evidence=evidence_of(place)
             )
+            if seen["traffic"] is not None:
+                self._leave(model, seen["traffic"])
         return seen
+
+    def _leave(self, model: str, traffic: dict[str, Any]) -> None:
+        """For those who only look: what a rollout was last judged from. About once a second, and never in the way."""
+        now = time.monotonic()
+        if now - self._left.get(model, 0.0) < 1.0:
+            return
+        self._left[model] = now
+        with contextlib.suppress(OSError):
+            write_atomic(
+                self.state / "observations" / model / ROLLOUT,
+                json.dumps(reconcile.finite(traffic), ensure_ascii=False).encode(),
+            )
 
     # ---- acting
 

@@ -14,6 +14,7 @@ from typing import Any
 from gyrostat import config
 from gyrostat.ledger import times, words
 from gyrostat.loop import reconcile, run
+from gyrostat.observations import ROLLOUT
 from gyrostat.ports import Ledger
 from gyrostat.retraining import life as retraining
 from gyrostat.rollout import production
@@ -86,7 +87,9 @@ def _picture(
     picture["quality"] = _quality(live, settings)
     picture["inputs"] = _inputs(live, settings)
     picture["labels"] = live.get("labels", {})
-    picture["waits"] = _waits(f, settings, state)
+    rollout = {} if is_past else rollout_of(f, settings, state, ledger.now())
+    picture["rollout"] = rollout or None
+    picture["waits"] = waits(f, rollout, live)
     picture["stuck"] = _stuck(state, model, f) if not is_past else ""
     return picture
 
@@ -230,12 +233,58 @@ def _inputs(live: dict[str, Any], settings: config.ModelSettings) -> dict[str, A
     return {"drift": drift, "new": live.get("new", {}), "missing": live.get("missing", {})}
 
 
-def _waits(f: production.Facts, settings: config.ModelSettings, state: Path) -> str:
-    """In traffic: what the step waits for, as the judge says it."""
+def stands(f: production.Facts, settings: config.ModelSettings, state: Path, now: float) -> str:
+    """The line of `status` about a rollout, for those who follow one."""
+    return waits(f, rollout_of(f, settings, state, now), _live(state, f.model))
+
+
+def rollout_of(
+    f: production.Facts, settings: config.ModelSettings, state: Path, now: float
+) -> dict[str, Any]:
+    """How the open step of a rollout stands, from the counts that the loop judged last; empty while nothing is in traffic.
+
+    `{"needs", "reason", "n_seen", "n_wanted", "guardrails": {metric: {"value", "lower", "upper", "margin", "n"}}}`
+    """
+    if f.state not in IN_TRAFFIC or not f.candidate:
+        return {}
+    traffic: dict[str, Any] | None = None
+    with contextlib.suppress(OSError, ValueError):
+        traffic = json.loads((state / "observations" / f.model / ROLLOUT).read_bytes())
+    if traffic is not None and traffic.get("routes_seq") != f.routed_at:
+        traffic = None
+    judged = production.verdict_on(f, traffic, settings.rollout, now)
+    return {
+        "needs": judged.verdict.needs,
+        "reason": judged.verdict.reason,
+        "n_seen": judged.n_seen,
+        "n_wanted": judged.n_wanted,
+        "guardrails": {
+            metric: {k: found.get(k) for k in ("value", "lower", "upper", "n")}
+            | {"margin": str(settings.rollout.guardrails.get(metric, ""))}
+            for metric, found in (traffic["guardrails"] if traffic else {}).items()
+        },
+    }
+
+
+def waits(f: production.Facts, rollout: dict[str, Any], live: dict[str, Any]) -> str:
+    """In traffic: who stands where, what the step waits for, and about how long at this traffic."""
     if f.state not in IN_TRAFFIC or not f.candidate:
         return ""
     where = "shadow" if f.state is State.SHADOW else f"{100 * production.share(f):g} %"
-    return f"version {f.candidate.version} at {where}, step {f.step + 1} of {len(f.steps)}"
+    text = f"version {f.candidate.version} at {where}, step {f.step + 1} of {len(f.steps)}"
+    if not rollout.get("needs"):
+        return text
+    text += f": {rollout['needs']}"
+    rate = (live.get("service") or {}).get("requests_per_s") or 0.0
+    if not rate:
+        text += ", no traffic now"
+    elif left := max(0, rollout["n_wanted"] - rollout["n_seen"]):
+        rate *= 1.0 if f.state is State.SHADOW else production.share(f)
+        text += f", about {times.span(left / rate)} at this traffic"
+    for metric, found in rollout["guardrails"].items():
+        if metric == "error_rate" and found["value"] is not None:
+            text += f"; errors {100 * found['value']:+.1f}pp (limit {found['margin']})"
+    return text
 
 
 def _stuck(state: Path, model: str, f: production.Facts) -> str:

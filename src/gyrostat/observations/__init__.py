@@ -2,4 +2,7 @@
 
 from gyrostat.observations.segments import Broken, Place, Segments, evidence, prune, read, verify
 
-__all__ = ["Broken", "Place", "Segments", "evidence", "prune", "read", "verify"]
+ROLLOUT = "rollout.json"
+"""Beside the segments of a model: what its rollout was last judged from, for those who only look."""
+
+__all__ = ["ROLLOUT", "Broken", "Place", "Segments", "evidence", "prune", "read", "verify"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gyrostat.errors import GyrostatError, TakenError
 from gyrostat.ledger import times, words
-from gyrostat.loop import reconcile
+from gyrostat.loop import overview, reconcile
 from gyrostat.processes import runfiles
 from gyrostat.processes.supervisor import Child
 from gyrostat.rollout.states import IN_TRAFFIC
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 POLL_S = 0.2
+WAIT_S = 5.0
+"""Between two lines about the same wait."""
 MARKS = {
     "passed": "ok",
     "failed": "no",
@@ -295,7 +297,7 @@ def _follow_release(
     project: Opened, model: str, run_stream: str, say: Say, *, refused_ok: bool
 ) -> Told:
     ledger, stream, after, offer = project.ledger, f"production/{model}", 0, ""
-    said = ""
+    said, said_at = "", -WAIT_S
     while True:
         for entry in ledger.tail(stream, after_seq=after):
             after = entry.seq
@@ -335,8 +337,10 @@ def _follow_release(
         if f.state == "waiting_approval":
             wait = f"  wait  approval  gyrostat approve {model}   Ctrl-C leaves it waiting"
         elif f.state in IN_TRAFFIC:
-            wait = f"  wait  release   step {f.step + 1} of {len(f.steps)}: waits for traffic   Ctrl-C leaves it running"
-        if wait and wait != said:
+            settings = project.loaded.declaration.models[model]
+            stands = overview.stands(f, settings, project.state, ledger.now())
+            wait = f"  wait  release   {stands}   Ctrl-C leaves it running"
+        if wait and wait != said and time.monotonic() - said_at >= WAIT_S:
             say(wait)
-            said = wait
+            said, said_at = wait, time.monotonic()
         time.sleep(POLL_S)

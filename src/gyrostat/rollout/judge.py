@@ -13,10 +13,14 @@ RULE = "rollout.guardrail/1"
 
 
 class Judged(NamedTuple):
-    """A verdict and, where it rejects, what decides how much is rolled back: errors, latency or quality."""
+    """A verdict, with what others than its readers do with it."""
 
     verdict: Verdict
     cause: str = ""
+    """Where it rejects: errors, latency or quality. It decides how much is rolled back."""
+    n_seen: int = 0
+    n_wanted: int = 0
+    """Where it is undecided: requests to the candidate that were seen, and about how many it takes."""
 
 
 def judge(
@@ -41,7 +45,8 @@ def judge(
     """
     if not traffic:
         return Judged(
-            _wait("no traffic seen yet", f"0 of {max(1, settings.bake.requests):,} requests", None)
+            _wait("no traffic seen yet", f"0 of {max(1, settings.bake.requests):,} requests", None),
+            n_wanted=max(1, settings.bake.requests),
         )
     guardrails: Mapping[str, Any] = traffic["guardrails"]
     limits: Mapping[str, Any] = traffic["limits"]
@@ -62,7 +67,8 @@ def judge(
     waited_s = min(now - since, seen["seconds"])
     if seen["requests"] < wanted or waited_s < settings.bake.time_s:
         needs = f"{seen['requests']:,} of {wanted:,} requests, {max(0.0, waited_s):.0f} of {settings.bake.time_s:.0f} s"
-        return Judged(_wait("the step is not baked yet", needs, guardrails.get("error_rate")))
+        verdict = _wait("the step is not baked yet", needs, guardrails.get("error_rate"))
+        return Judged(verdict, n_seen=seen["requests"], n_wanted=wanted)
 
     if step >= n_steps - 1:
         if "error_rate" in settings.guardrails and "error_rate" not in guardrails:
@@ -72,9 +78,11 @@ def judge(
         proof_bar = log(1 / alpha)
         for metric, test in guardrails.items():
             if test["needs_proof"] and not test["proof"] >= proof_bar:
-                needs = _requests(traffic["total"]["requests"], test, proof_bar)
+                n_seen = traffic["total"]["requests"]
+                about = _about(n_seen, test, proof_bar)
+                needs = f"{n_seen:,} of about {about:,} requests"
                 reason = f"{metric} not yet proven within its margin of {settings.guardrails.get(metric, '0')}"
-                return Judged(_wait(reason, needs, test))
+                return Judged(_wait(reason, needs, test), n_seen=n_seen, n_wanted=about)
         reason = f"no guardrail crossed and each proof given in {traffic['total']['requests']:,} requests"
     else:
         reason = f"no guardrail crossed in {seen['requests']:,} requests"
@@ -117,7 +125,8 @@ def _wait(reason: str, needs: str, test: Mapping[str, Any] | None) -> Verdict:
     )
 
 
-def _requests(n_seen: int, test: Mapping[str, Any], bar: float) -> str:
+def _about(n_seen: int, test: Mapping[str, Any], bar: float) -> int:
+    """How many requests the proof takes, to two digits: a promise of more would be none."""
     # Evidence grows about linearly with requests, so what it has reached tells how far it still is.
     about = test.get("n_needed")
     if about is None and test["proof"] > 0.1 * bar:
@@ -125,4 +134,4 @@ def _requests(n_seen: int, test: Mapping[str, Any], bar: float) -> str:
     if about is None or about <= n_seen:
         about = 1.25 * n_seen
     digits = 10 ** max(0, len(str(int(about))) - 2)
-    return f"{n_seen:,} of about {int(-(-about // digits)) * digits:,} requests"
+    return int(-(-about // digits)) * digits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 from typing import Any, NamedTuple
@@ -564,6 +565,15 @@ def _champions_harm(
     return test["cause"], {"metric": metric, "rule": "rollout.watch/1", **numbers}
 
 
+def verdict_on(
+    f: Facts, traffic: Mapping[str, Any] | None, terms: RolloutSettings, now: float
+) -> judging.Judged:
+    """What the counts say about the step that is open; also for those who only look."""
+    if traffic is not None and traffic["routes_seq"] != f.routed_at:
+        traffic = None
+    return judging.judge(traffic, terms, f.since, now, step=f.step, n_steps=len(f.steps))
+
+
 def _judge_traffic(f: Facts, seen: dict[str, Any], terms: RolloutSettings, now: float) -> Action:
     """Counts belong to the routes of `f.routed_at`: those of an earlier share say nothing about this one."""
     assert f.candidate is not None
@@ -577,10 +587,7 @@ def _judge_traffic(f: Facts, seen: dict[str, Any], terms: RolloutSettings, now: 
                 detail=by,
             )
         return Say("refused", f.candidate.ref, cause=f"by {f.answered_by}", detail=by)
-    traffic = seen.get("traffic")
-    if traffic is not None and traffic["routes_seq"] != f.routed_at:
-        traffic = None
-    verdict, cause = judging.judge(traffic, terms, f.since, now, step=f.step, n_steps=len(f.steps))
+    verdict, cause, *_ = verdict_on(f, seen.get("traffic"), terms, now)
     detail = {"verdict": verdict.as_json()}
     if verdict.answer is Answer.REJECT:
         return Say("regressed", f.candidate.ref, cause=cause, detail=detail)

@@ -1,0 +1,83 @@
+"""What is shown of a rollout that is open: where it stands and what it waits for, from the counts judged last."""
+
+import json
+
+import pytest
+
+from gyrostat.config.declaration import ModelSettings
+from gyrostat.config.reader import from_values
+from gyrostat.loop import overview
+from gyrostat.observations import ROLLOUT
+from gyrostat.rollout.production import Facts, Offer
+from gyrostat.rollout.states import State
+
+NOW = 10_000.0
+
+
+@pytest.fixture
+def settings() -> ModelSettings:
+    rollout = {
+        "bake": {"requests": 100, "time": "10s"},
+        "guardrails": {"error_rate": "+1pp"},
+        "steps": ["5%"],
+    }
+    values = {
+        "version": 1,
+        "models": {
+            "wine": {"data": {"source": "w.csv", "target": "q"}, "rollout": rollout},
+        },
+    }
+    return from_values(values).models["wine"]
+
+
+def a_canary(**changes) -> Facts:
+    facts = {
+        "seq": 9, "state": State.CANARY, "since": NOW - 60, "steps": (0.05,), "routed_at": 8, "rollout_at": NOW - 60,
+        "champion": Offer("old", "run/wine/1", "s1", "e1", 3), "candidate": Offer("new", "run/wine/2", "s2", "e2", 4),
+    }  # fmt: skip
+    return Facts("production/wine", **(facts | changes))
+
+
+def leave(state, *, requests, proof=1.0, needed=1100, seq=8):
+    folder = state / "observations" / "wine"
+    folder.mkdir(parents=True)
+    test = {
+        "harm": 0.0, "proof": proof, "needs_proof": True, "value": 0.0, "lower": -0.01, "upper": 0.02, "n": requests,
+        "n_needed": needed, "cause": "errors",
+    }  # fmt: skip
+    traffic = {
+        "routes_seq": seq, "step": {"requests": requests, "seconds": 50.0}, "total": {"requests": requests},
+        "guardrails": {"error_rate": test}, "limits": {}, "evidence": "",
+    }  # fmt: skip
+    (folder / ROLLOUT).write_text(json.dumps(traffic))
+    (folder / "live.json").write_text(json.dumps({"service": {"requests_per_s": 57.0}}))
+
+
+def test_a_canary_says_how_many_requests_it_still_needs_and_how_long_that_takes(settings, tmp_path):
+    leave(tmp_path, requests=412)
+    said = overview.stands(a_canary(), settings, tmp_path, NOW)
+    assert said.startswith(
+        "version 4 at 5 %, step 1 of 1: 412 of about 1,100 requests, about 4 min"
+    )
+    assert said.endswith("errors +0.0pp (limit +1pp)")
+
+
+def test_before_the_bake_is_over_its_own_count_is_named(settings, tmp_path):
+    leave(tmp_path, requests=40)
+    said = overview.stands(a_canary(), settings, tmp_path, NOW)
+    assert "40 of 100 requests, 50 of 10 s" in said
+
+
+def test_counts_of_another_step_are_not_shown_as_this_one_s(settings, tmp_path):
+    leave(tmp_path, requests=412, seq=7)
+    said = overview.stands(a_canary(), settings, tmp_path, NOW)
+    assert "0 of 100 requests" in said
+
+
+def test_without_traffic_that_is_said(settings, tmp_path):
+    said = overview.stands(a_canary(), settings, tmp_path, NOW)
+    assert said.endswith("0 of 100 requests, no traffic now")
+
+
+def test_nothing_is_said_where_nothing_is_in_traffic(settings, tmp_path):
+    assert overview.stands(a_canary(state=State.KEEPING), settings, tmp_path, NOW) == ""
