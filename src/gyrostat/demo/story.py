@@ -159,8 +159,8 @@ def tell(
     stage = Stage(place, say)
     signal.signal(signal.SIGTERM, _interrupted)
     try:
-        with _table(data) as table:
-            chapters = _chapters(stage, table, target or ("quality" if data is None else None))
+        with table(data) as path:
+            chapters = _chapters(stage, path, target or ("quality" if data is None else None))
         took = span(time.monotonic() - stage.began)
         n_entries = stage.project.ledger.position()
         line = f"All six chapters happened (checked from the ledger, {n_entries} entries, chain whole).  {took}"
@@ -180,7 +180,7 @@ def tell(
         }
         return Told((), facts)
     finally:
-        _end(stage)
+        end(stage)
 
 
 def _interrupted(_signal: int, _frame: Any) -> None:
@@ -188,7 +188,8 @@ def _interrupted(_signal: int, _frame: Any) -> None:
 
 
 @contextlib.contextmanager
-def _table(data: str | None) -> Iterator[Path]:
+def table(data: str | None) -> Iterator[Path]:
+    """The table of the story: the user's, or the red wines that ship with the package."""
     if data is not None:
         yield Path(data).resolve()
         return
@@ -196,7 +197,17 @@ def _table(data: str | None) -> Iterator[Path]:
         yield path
 
 
-def _end(stage: Stage) -> None:
+def start_up(stage: Stage) -> None:
+    """`gyrostat up` in the project's folder, as a user would start it."""
+    with (stage.folder / "up.log").open("ab") as log:
+        stage.up = subprocess.Popen(
+            [sys.executable, "-m", "gyrostat.cli.main", "up"],
+            cwd=stage.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+
+def end(stage: Stage) -> None:
+    """Stop the traffic and `up`."""
     if stage.traffic is not None:
         stage.traffic.stop()
     if stage.up is not None and stage.up.poll() is None:
@@ -233,7 +244,7 @@ def _made_and_released(stage: Stage, table: Path, target: str | None) -> dict[st
     ]
     made = stage.command(*arguments, where=stage.folder.parent)
     stage.model = made["model"]
-    stage.port, stage.control_port = _free(8080), _free(7007)
+    stage.port, stage.control_port = free(8080), free(7007)
     metric, sides = next(iter(made["limits"].items()))
     limit = next(iter(sides.values()))
     margin, rail = (0.2 * limit, "x1.3") if made["task"] == "regression" else (0.1, "+10pp")
@@ -249,12 +260,7 @@ def _made_and_released(stage: Stage, table: Path, target: str | None) -> dict[st
     stage.say(
         f"   project    {stage.folder}   {made['n_rows']:,} rows, target {made['target']}, {made['task']}"
     )
-    log = (stage.folder / "up.log").open("ab")
-    stage.up = subprocess.Popen(
-        [sys.executable, "-m", "gyrostat.cli.main", "up"],
-        cwd=stage.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    log.close()
+    start_up(stage)
     stage.wait(
         "a first candidate that asks for approval", lambda: _waiting(stage) or _ended_badly(stage)
     )
@@ -486,7 +492,7 @@ def _twice(stage: Stage, after: int) -> str:
     return ""
 
 
-def _free(port: int) -> int:
+def free(port: int) -> int:
     """The usual port if it is free, else one that is."""
     for wanted in (port, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
