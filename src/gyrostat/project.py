@@ -73,7 +73,7 @@ class Project:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.root = config.project_root(Path(folder) if folder else Path.cwd())
-        self._loaded: config.Loaded | None = None
+        self._watched: config.Watched | None = None
         self._ledger: SqliteLedger | None = None
 
     def __repr__(self) -> str:
@@ -82,9 +82,10 @@ class Project:
     @property
     def loaded(self) -> config.Loaded:
         """The declaration in force."""
-        if self._loaded is None:
-            self._loaded = config.load(self.root)
-        return self._loaded
+        if self._watched is None:
+            self._watched = config.Watched(self.root)
+        self._watched.has_changed()
+        return self._watched.loaded
 
     @property
     def state(self) -> Path:
@@ -361,11 +362,6 @@ class Project:
         from gyrostat.loop.reconcile import facts_of
 
         return facts_of(self.ledger, f"production/{model}")
-
-    def _wanting(self, model: str) -> Any:
-        from gyrostat.loop.reconcile import facts_of
-
-        return facts_of(self.ledger, f"retraining/{model}")
 
     def _may_answer(self, actor: str) -> None:
         approvers = self.loaded.declaration.approvers
@@ -676,21 +672,11 @@ class Project:
             keys.create_keys(state / "keys")
             began_after = self.ledger.position()
             declare(self.ledger, self.loaded, actor)
-            for name in declaration.models:
-                if self._wanting(name).run == 0 and not self.ledger.knows(
-                    f"retraining/{name}", "first"
-                ):
-                    self._tell(
-                        f"retraining/{name}",
-                        "triggered",
-                        {"by": "first", "why": "no champion yet", "actor": actor},
-                        key="first",
-                        actor=actor,
-                    )
             stop = threading.Event()
             supervisor = Supervisor(
                 state, following.children(self, server, control, actor), say, stop
             )
+            supervisor.refresh = lambda: following.children(self, server, control, actor)
             _stop_on_signals(stop)
             say(
                 f"gyrostat {_version()}  {', '.join(declaration.models)}  control room http://127.0.0.1:{control.getsockname()[1]}  "

@@ -91,12 +91,12 @@ class Whole:
         )
         return json.loads(done.stdout.strip().splitlines()[-1])
 
-    def ask(self, record: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def ask(self, record: dict[str, Any], *, model: str = "") -> tuple[int, dict[str, Any]]:
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             link.request(
                 "POST",
-                "/invocations",
+                f"/invocations/{model}" if model else "/invocations",
                 json.dumps({"dataframe_records": [record]}),
                 {"Content-Type": "application/json"},
             )

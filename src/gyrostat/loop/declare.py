@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gyrostat import config
+from gyrostat.loop import reconcile
 from gyrostat.ports import Ledger
 from gyrostat.terms import Draft
 
 STREAM = "declaration"
+FIRST = "first"
 
 
 def last(ledger: Ledger) -> dict[str, Any] | None:
@@ -48,6 +50,21 @@ def declare(ledger: Ledger, loaded: config.Loaded, actor: str) -> bool:
         fence=None,
     )
     return True
+
+
+def ask_for_first(ledger: Ledger, loaded: config.Loaded, actor: str) -> None:
+    """A model that never had a run wants one; the key keeps it at one."""
+    for model in loaded.declaration.models:
+        stream = f"retraining/{model}"
+        if ledger.knows(stream, FIRST) or reconcile.facts_of(ledger, stream).run:
+            continue
+        body = {"by": "first", "why": "no champion yet", "actor": actor}
+        ledger.append(
+            stream,
+            Draft("triggered", ledger.now(), actor, body=body, key=FIRST),
+            expect_seq=None,
+            fence=None,
+        )
 
 
 def _compared(

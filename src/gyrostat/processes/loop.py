@@ -16,49 +16,12 @@ from gyrostat import config
 from gyrostat.errors import GyrostatError
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop.assemble import Declarations, LocalWorld
-from gyrostat.loop.declare import declare
+from gyrostat.loop.declare import ask_for_first, declare
 from gyrostat.loop.reconcile import Runner
 from gyrostat.processes import runfiles
 
-RELOAD_S, MIRROR_S = 1.0, 3.0
+MIRROR_S = 3.0
 POLL_S = 0.15
-
-
-class Watched:
-    """The declaration in force: read again when a file of it changes; a mistake keeps the last good one and is told."""
-
-    def __init__(self, project: Path) -> None:
-        self.project = project
-        self.loaded = config.load(project)
-        self.mistake = ""
-        self._stamp, self._looked = self._files(), time.monotonic()
-
-    def _files(self) -> tuple[tuple[str, int, int], ...]:
-        found = []
-        for path in sorted((self.project / "config").glob("*.yaml")):
-            with contextlib.suppress(OSError):
-                stat = path.stat()
-                found.append((path.name, stat.st_mtime_ns, stat.st_size))
-        return tuple(found)
-
-    def has_changed(self) -> bool:
-        """Look at most each second; True when another declaration is in force now."""
-        if time.monotonic() - self._looked < RELOAD_S:
-            return False
-        self._looked = time.monotonic()
-        stamp = self._files()
-        if stamp == self._stamp:
-            return False
-        self._stamp = stamp
-        try:
-            loaded = config.load(self.project)
-        except GyrostatError as error:
-            self.mistake = str(error)
-            print(f"declaration not read: {error}", file=sys.stderr)  # noqa: T201
-            return False
-        self.mistake = ""
-        changed, self.loaded = loaded.digest != self.loaded.digest, loaded
-        return changed
 
 
 class Mirror:
@@ -102,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    watched = Watched(asked.project.resolve())
+    watched = config.Watched(asked.project.resolve())
     state = watched.loaded.state
     lock = runfiles.Lock(state, "loop")
     while not lock.take():  # one that is just ending may hold it; there is one loop a project
@@ -111,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     ledger = SqliteLedger(state / "ledger.db")
     ledger.expire_leases()
     declare(ledger, watched.loaded, asked.actor)
+    ask_for_first(ledger, watched.loaded, asked.actor)
     declarations = Declarations(lambda: watched.loaded)
     world = LocalWorld(watched.project, state, declarations)
     name = f"loop-{os.getpid()}-{int(time.time())}"
@@ -122,11 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
         name,
         poll_s=POLL_S,
     )
-    mirror = Mirror(state)
+    mirror, told = Mirror(state), ""
 
     def tick() -> bool:
+        nonlocal told
         if watched.has_changed():
             declare(ledger, watched.loaded, asked.actor)
+            ask_for_first(ledger, watched.loaded, asked.actor)
+        if watched.mistake != told:
+            told = watched.mistake
+            print(f"declaration not read: {told}" if told else "declaration read", file=sys.stderr)  # noqa: T201
         with contextlib.suppress(GyrostatError):
             mirror.tend(ledger)
         return False

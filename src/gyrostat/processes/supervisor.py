@@ -7,6 +7,7 @@ socket too. What an earlier supervisor left behind is ended first, so one proces
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from gyrostat.processes import runfiles
 
 RESTART_AFTER_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 STABLE_S = 30.0
+REFRESH_S, END_S = 1.0, 10.0
 ORDER = ("control", "loop", "monitor", "server")
 """In which children are ended: first who acts, last who answers."""
 
@@ -42,6 +44,10 @@ class Child:
     started: float = 0.0
     n_restarts: int = 0
     due: float = 0.0
+    is_stale: bool = False
+    """It runs by an older declaration, and is started anew when its turn comes."""
+    is_wanted: bool = True
+    is_ending: bool = False
 
 
 def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
@@ -86,6 +92,9 @@ class Supervisor:
     children: list[Child]
     say: Callable[[str], None] = print
     stop: threading.Event = field(default_factory=threading.Event)
+    refresh: Callable[[], list[Child]] = list
+    """What should run by the declaration in force, looked at each second; nothing: what runs now."""
+    _refreshed: float = 0.0
 
     def run(self) -> None:
         """Start all, keep all, end all. Returns when `stop` is set and everything has ended."""
@@ -93,10 +102,66 @@ class Supervisor:
             for child in self.children:
                 self._start(child)
             while not self.stop.wait(0.1):
-                for child in self.children:
+                self._follow_declaration()
+                for child in list(self.children):
                     self._keep(child)
         finally:
             self._end_all()
+
+    def _follow_declaration(self) -> None:
+        """Start anew, one after the other, what runs by an older declaration; a server only when all others answer."""
+        if time.monotonic() - self._refreshed >= REFRESH_S:
+            self._refreshed = time.monotonic()
+            self._compare({child.name: child for child in self.refresh()})
+        if any(
+            c.is_ending or not self._is_at_work(c)
+            for c in self.children
+            if c.is_wanted and not c.is_stale
+        ):
+            return
+        for child in self.children:
+            if child.is_stale and child.process is not None and not child.is_ending:
+                self._end(child)
+                return
+
+    def _is_at_work(self, child: Child) -> bool:
+        """Whether it runs, and of a server whether it has said of each model by what it answers."""
+        if child.process is None:
+            return False
+        if not child.name.startswith("server"):
+            return True
+        for routes in (self.state / "routes").glob("*.json"):
+            try:
+                said = (routes.with_suffix(".applied") / f"{child.name}.json").read_bytes()
+                if json.loads(said)["pid"] != child.process.pid:
+                    return False
+            except (OSError, ValueError, KeyError):
+                return False
+        return True
+
+    def _compare(self, wanted: dict[str, Child]) -> None:
+        if not wanted:
+            return
+        known = {child.name: child for child in self.children}
+        for name, child in wanted.items():
+            if name not in known:
+                self.say(f"{name} starts: the declaration changed")
+                self.children.append(child)
+            elif known[name].arguments != child.arguments:
+                known[name].arguments = child.arguments
+                known[name].is_stale = True
+        for name, child in known.items():
+            if name not in wanted and child.is_wanted:
+                child.is_stale, child.is_wanted = True, False
+
+    def _end(self, child: Child) -> None:
+        self.say(
+            f"{child.name} {'starts anew: the declaration changed' if child.is_wanted else 'ends: it is not declared any more'}"
+        )
+        child.is_ending, child.due = True, time.monotonic() + END_S
+        assert child.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(signal.SIGTERM)
 
     def _start(self, child: Child) -> None:
         # stderr goes to a file of its own: a page of traceback is for whoever asks, not for the terminal of `up`.
@@ -120,9 +185,16 @@ class Supervisor:
     def _keep(self, child: Child) -> None:
         if child.process is None:
             if time.monotonic() >= child.due:
+                child.is_stale = False
                 self._start(child)
             return
         code = child.process.poll()
+        if child.is_ending:
+            if code is None and time.monotonic() > child.due:
+                child.process.kill()
+            if code is not None:
+                self._ended_as_asked(child)
+            return
         if code is None:
             return
         lived_s = time.monotonic() - child.started
@@ -139,6 +211,16 @@ class Supervisor:
         if child.name.startswith("server"):
             self._seal(child.name)
         child.process, child.due = None, time.monotonic() + wait_s
+
+    def _ended_as_asked(self, child: Child) -> None:
+        if child.name.startswith("server"):
+            self._seal(child.name)
+        child.process, child.is_ending, child.is_stale, child.n_restarts = None, False, False, 0
+        if child.is_wanted:
+            self._start(child)
+        else:
+            self.children.remove(child)
+            runfiles.remove(self.state, child.name)
 
     def _seal(self, writer: str) -> None:
         """A dead writer's seconds are closed by us, or nobody would ever count them."""
