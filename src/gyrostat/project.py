@@ -270,6 +270,12 @@ class Project:
             (line,), {"is_whole": False, "entries": n, "first_bad": f"entry/{bad}"}, exit_code=1
         )
 
+    def notify_test(self) -> Told:
+        """Send each declared receiver a test message now."""
+        from gyrostat.processes import notifying
+
+        return told.notified(notifying.test(self.loaded))
+
     def data_report(self, ref: str | None = None) -> Told:
         """Which rule, how many rows, with examples; of a snapshot, default the newest."""
         from gyrostat.data import checks, snapshots

@@ -6,6 +6,7 @@ from typing import Any
 
 from gyrostat.ledger import times
 from gyrostat.ledger.words import number
+from gyrostat.terms import Told
 
 
 def _local(text: str | None) -> str:
@@ -133,6 +134,23 @@ def _inputs(inputs: dict[str, Any]) -> list[str]:
                 + ", ".join(f"{k} {n:,}" for k, n in list(counted.items())[:4])
             )
     return lines
+
+
+def notified(found: list[tuple[Any, str]]) -> Told:
+    """`notify test`: one line a receiver."""
+    if not found:
+        return Told(
+            ("Nobody is told. Declare somebody in config/config.yaml: notify: [{url: env:CHAT_WEBHOOK}]",),
+            {"receivers": []}, exit_code=1,
+        )  # fmt: skip
+    lines = [
+        f"ok    {r.kind:8} {r.label}" if not why else f"no    {r.kind:8} {r.label}: {why}"
+        for r, why in found
+    ]
+    facts = [{"kind": r.kind, "receiver": r.label, "is_told": not why, "cause": why} for r, why in found]  # fmt: skip
+    return Told(
+        tuple(lines), {"receivers": facts}, exit_code=3 if any(why for _, why in found) else 0
+    )
 
 
 def chain(links: list[dict[str, Any]]) -> list[str]:

@@ -122,7 +122,6 @@ LATER = [
     ("[shadow, 5%, 25%, 50%]", "[]", "Use [shadow, 50%]"),
     ("[decay, new_data]", "[{schedule: {cron: '0 6 3 * *', zone: Asia/Seoul}}]", "gyrostat run --key"),
     ("[decay, new_data]", "[schedule]", "gyrostat run --key"),
-    ("notify: []", "notify: [{url: env:CHAT_WEBHOOK}]", "gyrostat status --json"),
     ("data/winequality-red.csv", "exports/churn_*.csv", "Join them into one table"),
     ("data/winequality-red.csv", "s3://bucket/wine.csv", "Copy it into data/"),
     ("port: 8080", "port: 8080, host: 0.0.0.0", "Put a proxy in front"),

@@ -36,6 +36,7 @@ ORDER_OF_USE = [
     "data",
     "config",
     "audit",
+    "notify",
     "demo",
 ]
 
@@ -369,6 +370,17 @@ def audit() -> None:
 def audit_verify(*, project: Project, as_json: bool) -> Told:
     """Check the whole chain; names the first entry that was tampered with."""
     return project.audit_verify()
+
+
+@cli.group("notify")
+def notify() -> None:
+    """Who is told, and by what."""
+
+
+@command("test", group=notify)
+def notify_test(*, project: Project, as_json: bool) -> Told:
+    """Send each declared receiver a test message now."""
+    return project.notify_test()
 
 
 @command("demo", needs_project=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gyrostat.adapters.notify.settings import Receiver
 from gyrostat.config.fields import Bound, Each, Group, Mistake, Value, nearest, shown
 from gyrostat.config.grammar import FOLLOWED, GRAMMAR, SERVICE
 from gyrostat.data.settings import (
@@ -48,6 +49,7 @@ class Declaration:
     server: ServerSettings
     control_port: int
     approvers: tuple[str, ...] = ()
+    notify: tuple[Receiver, ...] = ()
 
 
 def _typed(grammar: Any, values: Any) -> Any:
@@ -80,6 +82,7 @@ def build(values: Mapping[str, Any]) -> Declaration:
         ServerSettings(server["port"], server["host"], server["workers"], server["max_body"]),
         control_port,
         tree["governance"]["approvers"],
+        tree["notify"],
     )
 
 

@@ -29,6 +29,7 @@ from gyrostat.config.fields import (
     text,
     texts,
 )  # fmt: skip
+from gyrostat.config.receivers import ALLOWED, SCHEMA, receivers
 from gyrostat.gates.metrics import METRICS
 
 TASKS = ("regression", "binary", "multiclass")
@@ -86,15 +87,6 @@ def _triggers(value: Any) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise refuse(value, "each of them once")
     return tuple(value)
-
-
-def _notify(value: Any) -> tuple[()]:
-    if value:
-        raise Mistake(
-            "Notifications are not there yet. Watch `gyrostat status --json`, or the page.",
-            is_not_yet=True,
-        )
-    return ()
 
 
 def _holdout(value: Any) -> float:
@@ -457,7 +449,13 @@ GRAMMAR = Group(
             {"approvers": texts("who may approve; empty: whoever can run the command")},
             "who decides",
         ),
-        "notify": Value(_notify, "[]", "later", [], {"type": "array", "maxItems": 0}),
+        "notify": Value(
+            receivers,
+            ALLOWED,
+            "who is told when a person is needed, or something was rolled back, stuck or failed",
+            [],
+            SCHEMA,
+        ),
     },
     "the declaration",
 )

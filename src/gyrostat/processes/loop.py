@@ -19,6 +19,7 @@ from gyrostat.loop.assemble import Declarations, LocalWorld
 from gyrostat.loop.declare import ask_for_first, declare
 from gyrostat.loop.reconcile import Runner
 from gyrostat.processes import runfiles
+from gyrostat.processes.notifying import Notifier
 
 MIRROR_S = 3.0
 POLL_S = 0.15
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         name,
         poll_s=POLL_S,
     )
-    mirror, told = Mirror(state), ""
+    mirror, notifier, told = Mirror(state), Notifier(watched.project, state), ""
 
     def tick() -> bool:
         nonlocal told
@@ -98,10 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"declaration not read: {told}" if told else "declaration read", file=sys.stderr)  # noqa: T201
         with contextlib.suppress(GyrostatError):
             mirror.tend(ledger)
+            notifier.tend(ledger, watched.loaded)
         return False
 
     runner.run(tick, stop)
     mirror.end()
+    notifier.end()
     return 0
 
 

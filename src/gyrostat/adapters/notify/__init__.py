@@ -1,0 +1,1 @@
+"""Tells people, by webhook, command or mail, what the ledger says they must know."""
