@@ -270,6 +270,12 @@ class Project:
             (line,), {"is_whole": False, "entries": n, "first_bad": f"entry/{bad}"}, exit_code=1
         )
 
+    def doctor(self) -> Told:
+        """Look at every part of the project; says what is wrong and what to type."""
+        from gyrostat.processes import doctor
+
+        return told.doctor(doctor.examine(self.root))
+
     def notify_test(self) -> Told:
         """Send each declared receiver a test message now."""
         from gyrostat.processes import notifying

@@ -136,6 +136,25 @@ def _inputs(inputs: dict[str, Any]) -> list[str]:
     return lines
 
 
+def doctor(found: list[Any]) -> Told:
+    """`doctor`: one line a finding, what to type below what is not ok."""
+    marks = {"ok": "ok", "warning": "wait", "fault": "no"}
+    lines: list[str] = []
+    for f in found:
+        lines.append(f"{marks[f.answer]:5} {f.check:12} {f.what}")
+        if f.command and f.answer != "ok":
+            lines.append(f"{'':18} {f.command}")
+    n_faults = sum(f.answer == "fault" for f in found)
+    n_warnings = sum(f.answer == "warning" for f in found)
+    lines.append(
+        f"{n_faults} faults, {n_warnings} warnings." if n_faults or n_warnings else "All is well."
+    )
+    facts = {
+        "findings": [f.as_json() for f in found], "faults": n_faults, "warnings": n_warnings, "is_well": not n_faults,
+    }  # fmt: skip
+    return Told(tuple(lines), facts, exit_code=1 if n_faults else 0)
+
+
 def notified(found: list[tuple[Any, str]]) -> Told:
     """`notify test`: one line a receiver."""
     if not found:

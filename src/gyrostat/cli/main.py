@@ -35,6 +35,7 @@ ORDER_OF_USE = [
     "serve",
     "data",
     "config",
+    "doctor",
     "audit",
     "notify",
     "demo",
@@ -359,6 +360,21 @@ def data_unbar(*, project: Project, snapshot: str, reason: str, as_json: bool) -
 def config(*, project: Project, schema: bool, as_json: bool) -> Told:
     """The declaration as it is in force, and where each value came from."""
     return project.config_schema() if schema else project.config()
+
+
+@command("doctor", needs_project=False)
+@click.option(
+    "--project",
+    "folder",
+    metavar="DIR",
+    default=None,
+    help="The project's folder; default: found upwards from here.",
+)
+def doctor(*, folder: str | None, as_json: bool) -> Told:
+    """Is this project fit to run? Database, chain, disk, ports, permissions, versions, clock, keys, and what is stuck."""
+    from gyrostat.project import Project
+
+    return Project(folder).doctor()
 
 
 @cli.group("audit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -282,6 +283,34 @@ class SqliteLedger:
                 raise LedgerError(
                     f"The ledger {self.path} cannot be read now: {error}.", path=str(self.path)
                 ) from error
+
+
+def probe(path: Path, *, patience_s: float = 2.0) -> dict[str, Any]:
+    """How the file itself is, for a doctor: `damage` (empty: none), `is_writable` and `why` not, `journal`, `version`.
+
+    Raises:
+        LedgerError: it cannot be opened at all.
+    """
+    try:
+        with contextlib.closing(
+            sqlite3.connect(str(path), isolation_level=None, timeout=patience_s)
+        ) as db:
+            (journal,) = db.execute("PRAGMA journal_mode").fetchone()
+            damage = [text for (text,) in db.execute("PRAGMA quick_check(3)") if text != "ok"]
+            why = ""
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                # A file that may not be written is found out by a write alone; it is taken back.
+                db.execute("CREATE TABLE probe(x)")
+                db.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                why = str(error)
+            return {
+                "damage": "; ".join(damage), "is_writable": not why, "why": why, "journal": journal,
+                "version": sqlite3.sqlite_version_info,
+            }  # fmt: skip
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path.name} cannot be opened: {error}", path=str(path)) from error
 
 
 def _text(value: object) -> str:

@@ -64,14 +64,15 @@ def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise TakenError(
-            f"Port {port} is taken{_by_whom(port)}. Use {option} or {setting}. Nothing was started.",
+            f"Port {port} is taken{by_whom(port)}. Use {option} or {setting}. Nothing was started.",
             port=port,
         ) from error
     listener.set_inheritable(True)
     return listener
 
 
-def _by_whom(port: int) -> str:
+def by_whom(port: int) -> str:
+    """` by NAME (pid N)` of who listens on a port; empty where the system does not say."""
     with contextlib.suppress(psutil.Error, OSError):
         for link in psutil.net_connections("tcp"):
             if (

@@ -1,0 +1,215 @@
+"""The doctor finds each fault that is planted, hides no other behind it, changes nothing, and says what to type."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+import pytest
+from click.testing import CliRunner
+from config.builders import DECLARATION
+from gyrostat_runtime import bundle, keys
+from gyrostat_runtime.bundle import Manifest
+from loop.records import Records
+from monitoring.builders import a_schema
+
+from gyrostat import config
+from gyrostat.cli.main import cli
+from gyrostat.ledger.sqlite import SqliteLedger, sqlite3
+from gyrostat.processes import doctor, runfiles
+from gyrostat.processes.doctor import examine
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Made:
+    """A project at rest: a ledger with some entries, keys, and a bundle in traffic."""
+
+    def __init__(self, root):
+        self.root = root
+        self.port, self.control = free_port(), free_port()
+        (root / "config").mkdir()
+        text = DECLARATION.replace("8080", str(self.port)).replace("7007", str(self.control))
+        (root / "config" / "config.yaml").write_text(text.replace("notify: []", "notify: [{url: env:TEST_HOOK}]"))  # fmt: skip
+        self.loaded = config.load(root, {})
+        self.state = self.loaded.state
+        ledger = SqliteLedger(self.state / "ledger.db")
+        Records(ledger).crown()
+        ledger.close()
+        keys.create_keys(self.state / "keys")
+        packed = self.state / "packed"
+        packed.mkdir()
+        (packed / "model.onnx").write_bytes(b"model")
+        (packed / "environment.txt").write_text(f"numpy=={doctor._installed('numpy')}\n")
+        digest = bundle.write(packed, Manifest("wine", "onnx", a_schema(), environment={"file": "environment.txt"}))  # fmt: skip
+        bundle.sign(packed, keys.private_key(self.state / "keys"))
+        self.bundle = self.state / "bundles" / digest
+        self.bundle.parent.mkdir()
+        packed.rename(self.bundle)
+        (self.state / "routes").mkdir()
+        (self.state / "routes" / "wine.json").write_text(json.dumps({"arms": [{"bundle": digest}]}))
+        self.state.chmod(0o755)
+
+    def finds(self, check, answer="fault"):
+        found = [f for f in examine(self.root) if f.check == check and f.answer == answer]
+        assert found, [f for f in examine(self.root) if f.answer != "ok"]
+        assert all(f.command for f in found)
+        return found[0]
+
+    def plant(self, sql, *values):
+        """Past the ledger, as an attacker or a bad disk would."""
+        with sqlite3.connect(self.state / "ledger.db") as db:
+            db.executescript("DROP TRIGGER IF EXISTS no_update; DROP TRIGGER IF EXISTS no_delete;")
+            db.execute(sql, values)
+        db.close()
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A project in which all is well."""
+    monkeypatch.setenv("TEST_HOOK", "https://chat.example/")
+    monkeypatch.setattr(doctor, "DISK_WARNING", 0)
+    monkeypatch.setattr(doctor, "DISK_FAULT", 0)
+    return Made(tmp_path)
+
+
+CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "processes", "ports", "notify"}  # fmt: skip
+
+
+def test_of_a_project_at_rest_only_that_it_rests_is_said(made):
+    found = examine(made.root)
+    assert {f.check for f in found} == CHECKS
+    assert [f for f in found if f.answer != "ok"] == [
+        doctor.Finding("processes", "warning", "`gyrostat up` does not run: nothing is decided", "gyrostat up")
+    ]  # fmt: skip
+
+
+def test_looking_changes_no_byte(made):
+    def bytes_of():
+        return {p: p.read_bytes() for p in made.root.rglob("*") if p.is_file() and p.suffix not in (".db-shm", ".db-wal")}  # fmt: skip
+
+    before = bytes_of()
+    examine(made.root)
+    assert {p.name for p, data in bytes_of().items() if before.get(p) != data} <= {"ledger.db-shm", "ledger.db-wal"}  # fmt: skip
+
+
+def test_an_altered_entry(made):
+    made.plant("UPDATE entries SET actor = 'eve' WHERE position = 3")
+    assert made.finds("chain").what == "entry/3 is not what was written"
+
+
+def test_a_damaged_database_hides_no_other_finding(made):
+    path = made.state / "ledger.db"
+    data = bytearray(path.read_bytes())
+    data[100:4000] = bytes(3900)
+    path.write_bytes(data)
+    for side in ("-wal", "-shm"):
+        path.with_name(path.name + side).unlink(missing_ok=True)
+    assert made.finds("database").command == "gyrostat restore FILE DIR"
+    assert {f.check for f in examine(made.root)} == CHECKS - {"chain", "clock", "stuck"}
+
+
+def test_a_database_that_is_gone_is_not_made_anew(made):
+    path = made.state / "ledger.db"
+    for side in ("", "-wal", "-shm"):
+        path.with_name(path.name + side).unlink(missing_ok=True)
+    made.finds("database")
+    assert not path.exists()
+
+
+def test_a_locked_database(made):
+    db = sqlite3.connect(made.state / "ledger.db", isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        assert "locked" in made.finds("database").what
+    finally:
+        db.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_database_that_may_not_be_written(made):
+    (made.state / "ledger.db").chmod(0o400)
+    assert made.finds("database").command.startswith("chmod u+w")
+
+
+def test_a_port_that_is_anothers_is_told_from_our_own(made):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", made.port))
+        taken.listen()
+        assert str(made.port) in made.finds("ports").what
+        runfiles.write(made.state, "server-0", port=made.port)
+        assert not [f for f in examine(made.root) if f.check == "ports" and f.answer != "ok"]
+
+
+@pytest.mark.parametrize(("path", "mode"), [("keys/signing.key", 0o644), ("keys", 0o755), ("ledger.db", 0o644), (".", 0o777)])  # fmt: skip
+def test_what_others_may_read_or_write(made, path, mode):
+    (made.state / path).chmod(mode)
+    assert made.finds("permissions").command.startswith("chmod ")
+
+
+def test_a_full_disk(made, monkeypatch):
+    monkeypatch.setattr(doctor, "DISK_FAULT", 10**18)
+    assert "a full disk stops" in made.finds("disk").what
+
+
+def test_another_version_of_what_a_model_runs_on(made, monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda name: "0.0.1")
+    found = made.finds("versions", "warning")
+    assert found.command.startswith("pip install numpy==")
+
+
+def test_a_clock_behind_the_last_entry(made, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    assert "behind the last entry" in made.finds("clock").what
+
+
+def test_a_key_that_is_missing_broken_or_not_trusted(made):
+    (made.state / "keys" / "keyring.json").write_text("{}")
+    assert "is not trusted here" in made.finds("keys").what
+    (made.state / "keys" / "signing.key").write_text("x")
+    assert "is not a key" in made.finds("keys").what
+    (made.state / "keys" / "signing.key").unlink()
+    assert "signing.key missing" in made.finds("keys").what
+
+
+def test_an_altered_bundle_in_traffic(made):
+    (made.bundle / "model.onnx").write_bytes(b"other")
+    assert made.finds("bundles").command == "gyrostat roll-back wine"
+
+
+def test_a_stuck_stream(made):
+    ledger = SqliteLedger(made.state / "ledger.db")
+    Records(ledger).plant()
+    ledger.close()
+    assert "production/wine" in made.finds("stuck").what
+
+
+def test_a_receiver_that_is_not_told(made, monkeypatch):
+    monkeypatch.delenv("TEST_HOOK")
+    assert "TEST_HOOK is not set" in made.finds("notify", "warning").what
+
+
+def test_a_declaration_that_cannot_be_read_hides_no_other_finding(made):
+    (made.root / "config" / "config.yaml").write_text("version: 2\n")
+    (made.bundle / "model.onnx").write_bytes(b"other")
+    made.finds("declaration")
+    made.finds("bundles")
+
+
+def test_the_command_line_says_what_to_type_and_ends_with_1_on_a_fault(made):
+    done = CliRunner().invoke(cli, ["doctor", "--project", str(made.root)])
+    assert done.exit_code == 0
+    assert done.output.splitlines()[-1] == "0 faults, 1 warnings."
+    made.plant("DELETE FROM entries WHERE position = 2")
+    done = CliRunner().invoke(cli, ["doctor", "--project", str(made.root)])
+    assert done.exit_code == 1
+    assert "no    chain        entry/2 is not what was written\n                   gyrostat audit verify" in done.output  # fmt: skip
+    asked = CliRunner().invoke(cli, ["doctor", "--json", "--project", str(made.root)])
+    assert json.loads(asked.stdout)["faults"] == 2  # and the stream cannot be read on
