@@ -22,31 +22,40 @@ from gyrostat.processes import runfiles
 from gyrostat.processes.notifying import Notifier
 
 MIRROR_S = 3.0
+OWED_S = (3.0, 30.0, 300.0, 3600.0)
+"""Until what could not be shown to MLflow is tried again, without anything new."""
 POLL_S = 0.15
 
 
 class Mirror:
     """MLflow is shown what the ledger says, by a process of its own that ends by itself; never on the way of anything."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
+    def __init__(self, state: Path, module: str = "gyrostat.adapters.mlflow.outbox") -> None:
+        self.state, self.module = state, module
         self.process: subprocess.Popen[bytes] | None = None
         self.position, self.due = -1, 0.0
+        self.n_failed, self.again = 0, 0.0
 
     def tend(self, ledger: SqliteLedger) -> None:
-        """Start one if there is something new and none runs."""
-        if time.monotonic() < self.due:
+        """Start one if there is something new or something owed, and none runs."""
+        now = time.monotonic()
+        if now < self.due:
             return
-        self.due = time.monotonic() + MIRROR_S
+        self.due = now + MIRROR_S
+        if self.process is not None:
+            status = self.process.poll()
+            if status is None:
+                return
+            self.process = None
+            self.n_failed = self.n_failed + 1 if status else 0
+            self.again = now + OWED_S[min(self.n_failed, len(OWED_S)) - 1]
         position = ledger.position()
-        if position == self.position:
-            return
-        if self.process is not None and self.process.poll() is None:
+        if position == self.position and not (self.n_failed and now >= self.again):
             return
         self.position = position
         with (self.state / "run" / "mirror.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gyrostat.adapters.mlflow.outbox", "--state", str(self.state)],
+                [sys.executable, "-m", self.module, "--state", str(self.state)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 preexec_fn=lambda: os.nice(10),
             )  # fmt: skip

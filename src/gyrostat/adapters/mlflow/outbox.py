@@ -1,7 +1,7 @@
 """Shows MLflow what the ledger says, and ends: `python -m gyrostat.adapters.mlflow.outbox --state DIR`.
 
 MLflow is never on the way of anything: this runs in a process of its own, after the fact, and may be killed anywhere.
-What failed is tried again the next time; what fails `ATTEMPTS` times is left out and said.
+What failed is owed and tried again, by whoever starts this, ever more rarely; nothing is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from gyrostat.registry.versions import Version
 from gyrostat.terms import Entry
 
 MIRRORED, LOCK = "mlflow.mirrored", "mlflow.lock"
-ATTEMPTS = 5
 MOST_PASSES = 20
 TOLD_OF_A_RUN = frozenset(
     {"opened", "snapshotted", "trained", "packed", "gate_passed", "gate_failed", "gate_undecided", "checks_failed",
@@ -130,11 +129,8 @@ def mirror(
         except Exception as error:  # noqa: BLE001 - MLflow may fail in any way, and nobody waits for it
             tries = 1 if stream in new else place.owed[stream] + 1
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            if tries < ATTEMPTS:
-                owed[stream] = tries
-            tell(
-                f"{stream} was not shown to MLflow ({tries} of {ATTEMPTS}): {type(error).__name__}: {line}"
-            )
+            owed[stream] = tries
+            tell(f"{stream} was not shown to MLflow (try {tries}): {type(error).__name__}: {line}")
     return Place(position, owed)
 
 
