@@ -41,6 +41,29 @@ def init(
     return scaffold.init(Path(folder), Path(data), target, task=task, name=name)
 
 
+def restore(
+    file: str | Path,
+    folder: str | Path,
+    *,
+    passphrase: str = "",
+    signed_by: str = "",
+    actor: str = "",
+) -> Told:
+    """A project again from a backup, in an empty folder; see `gyrostat.backup`."""
+    from gyrostat import backup
+
+    return told.restored(
+        backup.restore(
+            Path(file),
+            Path(folder),
+            passphrase=passphrase,
+            signed_by=signed_by,
+            actor=actor or whoami(),
+        ),
+        Path(folder),
+    )
+
+
 def whoami() -> str:
     """Who asks, as the operating system knows them."""
     try:
@@ -269,6 +292,12 @@ class Project:
         return Told(
             (line,), {"is_whole": False, "entries": n, "first_bad": f"entry/{bad}"}, exit_code=1
         )
+
+    def backup(self, file: str | Path, *, passphrase: str = "") -> Told:
+        """The whole project to one new file, also while it runs; see `gyrostat.backup`."""
+        from gyrostat import backup
+
+        return told.saved(backup.save(self.root, self.state, Path(file), passphrase=passphrase))
 
     def doctor(self) -> Told:
         """Look at every part of the project; says what is wrong and what to type."""

@@ -136,6 +136,40 @@ def _inputs(inputs: dict[str, Any]) -> list[str]:
     return lines
 
 
+def saved(s: Any) -> Told:
+    """`backup`."""
+    keys = "secret keys encrypted" if s.has_keys else "secret keys left out"
+    lines = [
+        f"{s.file.name}: {s.size_bytes / 1e6:,.1f} MB, {s.n_files:,} files, {s.n_entries:,} entries up to {s.head[:16]}",
+        f"  keys       {keys}; signed by {s.key}: keep that name elsewhere",
+    ]
+    if s.links:
+        lines.append(f"  left out   {len(s.links)} symbolic links: {', '.join(s.links[:3])}")
+    lines.append(f"again with: gyrostat restore {s.file.name} DIR --signed-by {s.key}")
+    facts = {
+        "file": str(s.file), "size_bytes": s.size_bytes, "files": s.n_files, "entries": s.n_entries, "head": s.head,
+        "key": s.key, "has_keys": s.has_keys, "links": list(s.links), "held_s": s.held_s,
+    }  # fmt: skip
+    return Told(tuple(lines), facts)
+
+
+def restored(r: Any, folder: Any) -> Told:
+    """`restore`."""
+    lines = [
+        f"{r.folder.name}: {r.n_files:,} files and {r.n_entries:,} entries as of {times.local(r.made_at)}, verified; signed by {r.key}",
+    ]
+    if not r.has_keys:
+        lines.append(
+            "  keys       new ones were made: personal columns are hashed otherwise from here on"
+        )
+    lines.append(f"cd {folder} && gyrostat doctor && gyrostat up")
+    facts = {
+        "folder": str(r.folder), "files": r.n_files, "entries": r.n_entries, "key": r.key, "has_keys": r.has_keys,
+        "made_at": times.iso(r.made_at), "epochs": r.epochs,
+    }  # fmt: skip
+    return Told(tuple(lines), facts)
+
+
 def doctor(found: list[Any]) -> Told:
     """`doctor`: one line a finding, what to type below what is not ok."""
     marks = {"ok": "ok", "warning": "wait", "fault": "no"}

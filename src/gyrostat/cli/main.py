@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import gyrostat
-from gyrostat.errors import GyrostatError
+from gyrostat.errors import GyrostatError, UsageError
 
 if TYPE_CHECKING:
     from gyrostat.project import Project
@@ -36,6 +36,8 @@ ORDER_OF_USE = [
     "data",
     "config",
     "doctor",
+    "backup",
+    "restore",
     "audit",
     "notify",
     "demo",
@@ -144,6 +146,24 @@ def actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid-{os.getuid()}"
+
+
+def secret(text: str, *, confirm: bool = False) -> str:
+    """A passphrase from a variable or the terminal; never from the command line, which others can read."""
+    from gyrostat.config import secret as value_of
+
+    if text == "ask":
+        try:
+            return click.prompt(
+                "Passphrase", hide_input=True, confirmation_prompt=confirm, err=True
+            )
+        except click.Abort:
+            raise KeyboardInterrupt from None
+    if text and not text.startswith("env:"):
+        raise UsageError(
+            "--passphrase takes env:NAME, or ask: never the passphrase itself, which others could read. Nothing was done."
+        )
+    return value_of(text)
 
 
 reason_option = click.option("--reason", default="", help="Why; it stands in the record.")
@@ -375,6 +395,34 @@ def doctor(*, folder: str | None, as_json: bool) -> Told:
     from gyrostat.project import Project
 
     return Project(folder).doctor()
+
+
+passphrase_option = click.option(
+    "--passphrase",
+    default="",
+    metavar="env:NAME",
+    help="Of the secret keys: env:NAME, or `ask`.",
+)
+
+
+@command("backup")
+@click.argument("file", metavar="FILE")
+@passphrase_option
+def backup(*, project: Project, file: str, passphrase: str, as_json: bool) -> Told:
+    """The whole project to one file, also while it runs; secret keys only with a passphrase."""
+    return project.backup(file, passphrase=secret(passphrase, confirm=True))
+
+
+@command("restore", needs_project=False)
+@click.argument("file", metavar="FILE")
+@click.argument("folder", metavar="DIR")
+@passphrase_option
+@click.option("--signed-by", default="", metavar="KEY", help="Refuse it unless this key signed it.")
+def restore(*, file: str, folder: str, passphrase: str, signed_by: str, as_json: bool) -> Told:
+    """A project again from a backup, in an empty folder; verified whole before anything is there."""
+    from gyrostat.project import restore as make
+
+    return make(file, folder, passphrase=secret(passphrase), signed_by=signed_by, actor=actor())
 
 
 @cli.group("audit")

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gyrostat.errors import (
     AmbiguousError,
@@ -30,6 +30,7 @@ else:
     except ImportError:
         import sqlite3
 
+T = TypeVar("T")
 FIXED = (3, 51, 3)
 """Below, WAL can corrupt a file that several processes write and checkpoint."""
 PAGE = 2000
@@ -283,6 +284,35 @@ class SqliteLedger:
                 raise LedgerError(
                     f"The ledger {self.path} cannot be read now: {error}.", path=str(self.path)
                 ) from error
+
+
+def copy_at_one_instant(path: Path, target: Path, *, meanwhile: Callable[[], T]) -> T:
+    """Copy a ledger as of one instant, and ask `meanwhile` at that instant, while nobody can append; its answer.
+
+    Raises:
+        LedgerError: it cannot be read, or somebody writes for too long.
+    """
+    try:
+        with (
+            contextlib.closing(
+                sqlite3.connect(str(path), isolation_level=None, timeout=30)
+            ) as gate,
+            contextlib.closing(sqlite3.connect(str(path), isolation_level=None)) as source,
+            contextlib.closing(sqlite3.connect(str(target))) as copy,
+        ):
+            gate.execute("BEGIN IMMEDIATE")
+            found = meanwhile()
+            # A read that began while the gate was closed sees nothing that is written after it opens.
+            source.execute("BEGIN")
+            source.execute("SELECT max(position) FROM entries").fetchone()
+            gate.execute("ROLLBACK")
+            source.backup(copy)
+            source.execute("ROLLBACK")
+            return found
+    except sqlite3.Error as error:
+        raise LedgerError(
+            f"The ledger {path.name} cannot be copied now: {error}.", path=str(path)
+        ) from error
 
 
 def probe(path: Path, *, patience_s: float = 2.0) -> dict[str, Any]:
