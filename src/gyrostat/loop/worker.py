@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
     with _held(folder / "lock", arguments) as is_ours:
         if not is_ours or (folder / "result.json").exists():
             return 0
+        (folder / "heartbeat").touch()  # from here on the work has begun, and is never begun again
         try:
             result = Runner(folder).run()
         except Exception as error:  # noqa: BLE001 - whatever happens, a cause goes on record

@@ -1,7 +1,8 @@
 """Starts jobs as processes on this machine and says how they stand.
 
 A job is a folder `jobs/<stream>/<seq>-<what>/`. It is started once for each key: whoever asks again asks for the same.
-Its lock is taken before its runner is born and handed over, so "lock free and no result" always means lost.
+Its lock is taken before its runner is born and handed over, and the runner's first act is its heartbeat: "lock free, a
+heartbeat and no result" means lost, and without a heartbeat nothing has begun.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class LocalWorkers:
             except OSError:
                 return
             if (folder / "result.json").exists() or (folder / "heartbeat").exists():
-                return  # over, or lost: the same key is never begun twice
+                return  # over, or lost: what a runner has begun is never begun again under the same key
             if project is not None:
                 _copy_code(project, folder / "code")
             write_atomic(
@@ -58,7 +59,6 @@ class LocalWorkers:
                     spec | {"stream": stream, "seq": seq, "what": what}, default=str
                 ).encode(),
             )
-            (folder / "heartbeat").touch()
             runner = subprocess.Popen(
                 [self.python, "-m", "gyrostat.loop.worker", str(folder), "--lock-fd", str(lock)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(folder / "runner.log").open("ab"),
@@ -76,12 +76,15 @@ class LocalWorkers:
             return result
         if not (folder / "spec.json").exists():
             return {}
-        if not _is_locked(folder / "lock"):
-            return _result(folder) or {"status": "lost"}  # it may have ended between the two looks
+        is_locked = _is_locked(folder / "lock")
         try:
             beat = (folder / "heartbeat").stat().st_mtime
-        except FileNotFoundError:  # whoever starts it has not come so far
+        except FileNotFoundError:
+            if not is_locked:
+                return {}  # whoever started it died before a runner lived: nothing has begun
             beat = time.time()
+        if not is_locked:
+            return _result(folder) or {"status": "lost"}  # it may have ended between the two looks
         return {"status": "running", "silent_s": round(max(0.0, time.time() - beat), 1)}
 
     def floor(self, stream: str) -> int:
