@@ -19,6 +19,7 @@ from gyrostat.data.settings import (
 from gyrostat.gates.metrics import METRICS, applicable
 from gyrostat.gates.settings import ChampionGateSettings, GateSettings, UndecidedSettings
 from gyrostat.monitoring.settings import DriftSettings, MonitoringSettings
+from gyrostat.retraining.schedule import Schedule
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.rollout.settings import BakeSettings, RolloutSettings
 from gyrostat.serving.settings import ServerSettings, ServingSettings
@@ -152,7 +153,10 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
         MonitoringSettings(
             DriftSettings(m["monitoring"]["drift"]["shift"], n_alarms / period_s), m["monitoring"]["keep"], m["labels"]["mature_after"]
         ),
-        RetrainingSettings(retraining["triggers"], retraining["cooldown"], int(budget), window_s, retraining["new_rows"]),
+        RetrainingSettings(
+            tuple(t for t in retraining["triggers"] if isinstance(t, str)), retraining["cooldown"], int(budget), window_s,
+            retraining["new_rows"], tuple(t for t in retraining["triggers"] if isinstance(t, Schedule)),
+        ),
         ServingSettings(**m["serving"]),
         output["threshold"],
     )  # fmt: skip

@@ -31,6 +31,7 @@ from gyrostat.config.fields import (
 )  # fmt: skip
 from gyrostat.config.receivers import ALLOWED, SCHEMA, receivers
 from gyrostat.gates.metrics import METRICS
+from gyrostat.retraining.schedule import Schedule, check
 
 TASKS = ("regression", "binary", "multiclass")
 LATER = "This release knows regression, binary and multiclass."
@@ -43,7 +44,20 @@ GUARDED = (*FOLLOWED, *SERVICE)
 """What can be followed answer by answer and label by label; the others are judged by the gates, on held-out rows."""
 
 
-SCHEDULE = 'Let cron call: gyrostat run --key "$(date +%F)" --refused-ok'
+SCHEDULE = '{schedule: {cron: "0 6 3 * *", zone: Asia/Seoul}}'
+SCHEDULE_FORM = {
+    "type": "object",
+    "required": ["schedule"],
+    "additionalProperties": False,
+    "properties": {
+        "schedule": {
+            "type": "object",
+            "required": ["cron"],
+            "additionalProperties": False,
+            "properties": {"cron": {"type": "string"}, "zone": {"type": "string"}},
+        }
+    },
+}
 SHARE_FORMS = (
     {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     {"type": "string", "pattern": PERCENT},
@@ -75,18 +89,31 @@ def _steps(value: Any) -> tuple[float, ...]:
     return steps
 
 
-def _triggers(value: Any) -> tuple[str, ...]:
+def _triggers(value: Any) -> tuple[str | Schedule, ...]:
     allowed = ("decay", "drift", "new_data")
     if not isinstance(value, list):
-        raise refuse(value, f"a list of {', '.join(allowed)}")
-    for trigger in value:
-        if trigger == "schedule" or isinstance(trigger, dict):
-            raise Mistake(f"Schedules are not there yet. {SCHEDULE}", is_not_yet=True)
-        if trigger not in allowed:
-            raise refuse(trigger, ", ".join(allowed), options=allowed)
-    if len(set(value)) < len(value):
+        raise refuse(value, f"a list of {', '.join(allowed)}, {SCHEDULE}")
+    found = tuple(_schedule(t) if isinstance(t, dict) or t == "schedule" else t for t in value)
+    for trigger in found:
+        if trigger not in allowed and not isinstance(trigger, Schedule):
+            raise refuse(trigger, f"{', '.join(allowed)}, {SCHEDULE}", options=allowed)
+    if len(set(found)) < len(found):
         raise refuse(value, "each of them once")
-    return tuple(value)
+    return found
+
+
+def _schedule(value: Any) -> Schedule:
+    said = value.get("schedule") if isinstance(value, dict) and len(value) == 1 else None
+    if not isinstance(said, dict) or "cron" not in said or not set(said) <= {"cron", "zone"}:
+        raise refuse(value, SCHEDULE)
+    if not all(isinstance(part, str) for part in said.values()):
+        raise refuse(said, f"texts in quotes, as in {SCHEDULE}")
+    schedule = Schedule(**said)
+    try:
+        check(schedule)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    return schedule
 
 
 def _holdout(value: Any) -> float:
@@ -381,13 +408,15 @@ MODEL = Group(
             {
                 "triggers": Value(
                     _triggers,
-                    "decay, drift, new_data",
+                    f"decay, drift, new_data, {SCHEDULE}",
                     "what asks for a run",
                     ["decay", "new_data"],
                     {
                         "type": "array",
                         "uniqueItems": True,
-                        "items": {"enum": ["decay", "drift", "new_data"]},
+                        "items": {
+                            "anyOf": [{"enum": ["decay", "drift", "new_data"]}, SCHEDULE_FORM]
+                        },
                     },
                 ),
                 "cooldown": duration("6h", "after a run"),
@@ -400,7 +429,7 @@ MODEL = Group(
                 ),
             },
             "what asks for a new model",
-            later={"schedule": SCHEDULE},
+            later={"schedule": f"Write it among the triggers: triggers: [decay, {SCHEDULE}]"},
         ),
         "serving": Group(
             {

@@ -5,30 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from gyrostat.terms import GENESIS, Draft, Entry
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+_PLACE = json.JSONEncoder().encode
+
+
+def _digest(e: Draft | Entry, body: str, place: list[Any], prev: str) -> str:
+    """Over every field, and through `prev` over every entry before it."""
+    text = f"{prev}{_PLACE([*place, e.actor, e.inputs, e.outputs, e.key])}{body}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def seal(
     draft: Draft, *, position: int, stream: str, seq: int, fence: int | None, at: float, prev: str
 ) -> Entry:
-    """Give a draft its place; the hash covers every field, and through `prev` every entry before it."""
-    body = json.dumps(
-        draft.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    place = [
-        position,
-        stream,
-        seq,
-        fence,
-        draft.kind,
-        at,
-        draft.actor,
-        draft.inputs,
-        draft.outputs,
-        draft.key,
-    ]
-    digest = hashlib.sha256(f"{prev}{json.dumps(place)}{body}".encode()).hexdigest()
+    """Give a draft its place in the chain."""
+    body = _CANONICAL(draft.body)
+    digest = _digest(draft, body, [position, stream, seq, fence, draft.kind, at], prev)
     return Entry(
         position, stream, seq, fence, draft.kind, at, draft.actor,
         draft.inputs, draft.outputs, json.loads(body), draft.key, prev, digest,
@@ -42,16 +40,10 @@ def verify(entries: Iterable[Entry]) -> int | None:
     """
     prev = GENESIS
     for position, e in enumerate(entries, 1):
-        draft = Draft(e.kind, e.at, e.actor, e.inputs, e.outputs, e.body, e.key)
-        place = {
-            "position": position,
-            "stream": e.stream,
-            "seq": e.seq,
-            "fence": e.fence,
-            "at": e.at,
-            "prev": prev,
-        }
-        if e != seal(draft, **place):
+        place = [position, e.stream, e.seq, e.fence, e.kind, e.at]
+        if (e.position, e.prev) != (position, prev) or e.hash != _digest(
+            e, _CANONICAL(e.body), place, prev
+        ):
             return position
         prev = e.hash
     return None

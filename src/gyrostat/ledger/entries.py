@@ -52,6 +52,20 @@ class RolloutStarted(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSet(Step):
+    """`detail["schedules"]`: what counts from here on, as text."""
+
+    needs: ClassVar[tuple[str, ...]] = ("schedules",)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled(Step):
+    """`detail["due"]`: the moment that wants a run."""
+
+    needs: ClassVar[tuple[str, ...]] = ("due",)
+
+
+@dataclass(frozen=True, slots=True)
 class Triggered(Body):
     """A run is wanted."""
 
@@ -194,6 +208,8 @@ KINDS: dict[str, dict[str, type[Body]]] = {
         "run_closed": RunClosed,
         "snapshot_barred": Snapshot,
         "snapshot_released": Snapshot,
+        "schedule_set": ScheduleSet,
+        "scheduled": Scheduled,
         **_steps("run_opened", "skipped", "run_ended", "told"),
     },
     "run": {

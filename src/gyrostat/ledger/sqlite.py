@@ -232,6 +232,8 @@ class SqliteLedger:
                 "SELECT owner, fence, until FROM leases WHERE name=?", (name,)
             ).fetchone()
             holder, fence, until = found or ("", 0, float("-inf"))
+            if until > now + ttl_s:  # taken before the clock was set back: nobody waits that long
+                until = now
             if now < until and holder != owner:
                 return None
             if holder == owner and until - now > ttl_s / 2:

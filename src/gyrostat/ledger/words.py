@@ -159,6 +159,12 @@ def _triggered(e: Entry) -> str:
 _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "declared": ("declaration", "plain", _declared),
     "triggered": ("training", "warn", _triggered),
+    "schedule_set": (
+        "training",
+        "plain",
+        lambda e: f"schedule from now on: {e.body.get('cause', '')}",
+    ),
+    "scheduled": ("training", "plain", lambda e: f"a run is wanted: {e.body.get('cause', '')}"),
     "skipped": ("training", "plain", "no run: the budget is used up"),
     "run_opened": ("training", "running", lambda e: f"{e.outputs[0]} started"),
     "opened": ("training", "running", lambda e: f"opened: {e.body.get('cause', '')}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gyrostat.loop import reconcile, run
 from gyrostat.observations import ROLLOUT
 from gyrostat.ports import Ledger
 from gyrostat.retraining import life as retraining
+from gyrostat.retraining.schedule import next_due
 from gyrostat.rollout import production
 from gyrostat.rollout.states import IN_TRAFFIC, State
 
@@ -206,7 +208,8 @@ def _next(f: retraining.Facts, settings: config.ModelSettings, now: float) -> di
     terms = settings.retraining
     recent = [at for at in f.openings if at > now - terms.budget_window_s]
     return {
-        "triggers": list(terms.triggers), "left": max(0, terms.budget - len(recent)), "budget": terms.budget,
+        "triggers": [*terms.triggers, *(f"schedule {schedule}" for schedule in terms.schedules)],
+        "scheduled_for": times.iso(due) if f.schedules and (due := next_due(terms.schedules, f.scheduled_at)) < inf else None, "left": max(0, terms.budget - len(recent)), "budget": terms.budget,
         "cools_until": times.iso(f.ended_at + terms.cooldown_s) if f.run and f.ended_at + terms.cooldown_s > now else None,
         "wanted": f.by if f.wanted else None,
         "frees_at": times.iso(recent[0] + terms.budget_window_s) if recent else None,

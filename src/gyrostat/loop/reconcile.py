@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import logging
 import sys
 import threading
@@ -34,6 +35,7 @@ from gyrostat.terms import Draft, Entry
 TTL_S, RETRY_S, POLL_S = 30.0, 60.0, 21600.0
 LARGEST = sys.float_info.max
 NESTED = (float, dict, list)
+STRICT = json.JSONEncoder(allow_nan=False)
 log = logging.getLogger(__name__)
 LIVES: dict[str, Life] = {
     "retraining": cast(Life, retraining),
@@ -57,9 +59,8 @@ def thaw(stream: str, head: dict[str, Any]) -> Facts:
 
 def catch_up(facts: Any, entries: Iterable[Entry]) -> Any:
     """Fold what came since."""
-    fold = life_of(facts.stream).fold
     for entry in entries:
-        facts = fold(facts, current(entry))
+        facts = life_of(facts.stream).fold(facts, current(entry))
     return facts
 
 
@@ -89,11 +90,12 @@ def served_at(ledger: Ledger, model: str, at: float) -> Entry | None:
 def look(facts: Facts, ledger: Ledger, world: World) -> dict[str, Any]:
     """The one thing this state works on, and whether the oldest debt has arrived."""
     seen = finite(world.look(facts.stream, *life_of(facts.stream).subject(facts)))
-    tell = due(facts)
-    return seen | {"told": tell.key} if tell and ledger.knows(tell.stream, tell.key) else seen
+    if facts.owes and (tell := due(facts)) and ledger.knows(tell.stream, tell.key):
+        return seen | {"told": tell.key}
+    return seen
 
 
-def finite(value: Any, at: str = "$") -> Any:
+def finite(seen: dict[str, Any]) -> dict[str, Any]:
     """What was seen as strict JSON, so that the decision is made from exactly what its entry will hold.
 
     An infinity (evidence beyond doubt) becomes the largest number.
@@ -101,17 +103,27 @@ def finite(value: Any, at: str = "$") -> Any:
     Raises:
         UnavailableError: something is not a number; look again.
     """
+    if not seen:
+        return seen
+    try:
+        STRICT.encode(seen)  # nearly always all is well, and this asks at the speed of C
+    except ValueError:
+        return _finite(seen, "$")
+    return seen
+
+
+def _finite(value: Any, at: str) -> Any:
     if isinstance(value, float):
         if isnan(value):
             raise UnavailableError(f"What was seen at {at} is not a number.")
         return copysign(LARGEST, value) if isinf(value) else value
     if isinstance(value, dict):
         return {
-            key: finite(inner, f"{at}.{key}") if isinstance(inner, NESTED) else inner
+            key: _finite(inner, f"{at}.{key}") if isinstance(inner, NESTED) else inner
             for key, inner in value.items()
         }
     if isinstance(value, list):
-        return [finite(inner, f"{at}[{n}]") for n, inner in enumerate(value)]
+        return [_finite(inner, f"{at}[{n}]") for n, inner in enumerate(value)]
     return value
 
 

@@ -1,4 +1,9 @@
-"""When a run is wanted: triggers, cooldown, budget. Opens one run at a time and hears when it is over."""
+"""When a run is wanted: triggers, schedules, cooldown, budget. Opens one run at a time and hears when it is over.
+
+A schedule is judged by the ledger's time alone. That it counts from now on is a step (`schedule_set`), and that it came due is
+one (`scheduled`), with the moment it stands for: so each moment wants a run at most once, whoever looks and whatever clocks do,
+and those that were slept through want one run together.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,8 @@ from gyrostat.ledger.life import (
     replace,
     thaw_shared,
 )  # fmt: skip
+from gyrostat.ledger.times import iso
+from gyrostat.retraining.schedule import last_due, next_due
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.terms import Entry
 
@@ -38,7 +45,7 @@ TRANSITIONS: dict[tuple[State, str], State | None] = {
     (S.IDLE, "run_opened"): S.RUNNING,
     (S.IDLE, "skipped"): STAY,
     (S.RUNNING, "run_ended"): S.IDLE,
-    **{(state, "told"): STAY for state in S},
+    **{(state, kind): STAY for state in S for kind in ("schedule_set", "scheduled", "told")},
 }
 EVENTS = frozenset({"triggered", "run_closed", "snapshot_barred", "snapshot_released"})
 KINDS = EVENTS | {kind for _, kind in TRANSITIONS}
@@ -69,6 +76,10 @@ class Facts(life.Facts):
     barred: tuple[str, ...] = ()
     """Snapshots; grows with harm, not with time."""
     skipped_at: int = 0
+    schedules: tuple[str, ...] = ()
+    """That count, as the declaration has them."""
+    scheduled_at: float = 0.0
+    """The moment up to which they have had their runs."""
 
 
 def run_stream(facts: Facts, n: int) -> str:
@@ -82,14 +93,7 @@ def fold(facts: Facts, entry: Entry) -> Facts:
     body = entry.body
     match entry.kind:
         case "triggered":
-            person = body["by"] in ("person", "first")
-            facts = replace(facts, wanted=entry.seq)
-            if facts.is_patient and not person:  # it stays the run that a person asked for
-                return facts
-            return replace(
-                facts, by=body["by"], why=body.get("why", ""), actor=body.get("actor", ""),
-                is_patient=person, is_urgent=person,
-            )  # fmt: skip
+            return _want(facts, entry, body["by"], body.get("why", ""), body.get("actor", ""))
         case "run_closed":
             return replace(
                 facts, is_closed=facts.is_closed or body["run"] == run_stream(facts, facts.run)
@@ -118,7 +122,21 @@ def fold(facts: Facts, entry: Entry) -> Facts:
             return replace(after, wanted=0, is_urgent=False, skipped_at=entry.seq)
         case "run_ended":
             return replace(after, ended_at=entry.at)
+        case "schedule_set":
+            schedules = tuple(body["detail"]["schedules"])
+            return replace(after, schedules=schedules, scheduled_at=entry.at)
+        case "scheduled":
+            after = replace(after, scheduled_at=body["detail"]["due"])
+            return _want(after, entry, "schedule", body["cause"], "")
     return after
+
+
+def _want(facts: Facts, entry: Entry, by: str, why: str, actor: str) -> Facts:
+    person = by in ("person", "first")
+    facts = replace(facts, wanted=entry.seq)
+    if facts.is_patient and not person:  # it stays the run that a person asked for
+        return facts
+    return replace(facts, by=by, why=why, actor=actor, is_patient=person, is_urgent=person)
 
 
 def subject(facts: Facts) -> tuple[str, str]:
@@ -131,6 +149,27 @@ def decide(facts: Facts, seen: dict[str, Any], terms: RetrainingSettings, now: f
     f = facts
     if tell := due(f):
         return hand_over(tell, seen)
+    if came := _schedule(f, terms, now):
+        return came
+    action = _run(f, terms, now)
+    if isinstance(action, Wait):
+        return Wait(min(action.until, next_due(terms.schedules, f.scheduled_at)))
+    return action
+
+
+def _schedule(f: Facts, terms: RetrainingSettings, now: float) -> Say | None:
+    """What a schedule has to say now: that it counts from here on, or that it came due."""
+    declared = tuple(str(schedule) for schedule in terms.schedules)
+    if f.schedules != declared:
+        cause = ", ".join(declared) or "no schedule any more"
+        return Say("schedule_set", cause=cause, detail={"schedules": list(declared)})
+    came_at = last_due(terms.schedules, f.scheduled_at, now)
+    if came_at is None:
+        return None
+    return Say("scheduled", cause=f"scheduled for {iso(came_at)}", detail={"due": came_at})
+
+
+def _run(f: Facts, terms: RetrainingSettings, now: float) -> Action:
     if f.state is S.RUNNING:
         return Say("run_ended", (run_stream(f, f.run),)) if f.is_closed else Wait(now + DAY_S)
     if not f.wanted:
@@ -155,5 +194,6 @@ def thaw(kept: dict[str, Any]) -> Facts:
             "state": State(kept["state"]),
             "openings": tuple(kept["openings"]),
             "barred": tuple(kept["barred"]),
+            "schedules": tuple(kept.get("schedules", ())),
         }
     )

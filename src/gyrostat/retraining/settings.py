@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gyrostat.retraining.schedule import Schedule
+
 
 @dataclass(frozen=True, slots=True)
 class RetrainingSettings:
@@ -18,3 +20,5 @@ class RetrainingSettings:
     budget_window_s: float = 86400.0
     new_rows: float = 0.2
     """`new_data`: matured labelled rows since the champion's snapshot, as a share of its rows."""
+    schedules: tuple[Schedule, ...] = ()
+    """When a run is wanted whatever is seen; several are one schedule that comes due with each."""

@@ -100,6 +100,16 @@ class LedgerContract:
         clock.now += 2
         assert ledger.acquire("a", "one", ttl_s=10) > first
 
+    def test_a_lease_taken_before_the_clock_was_set_back_holds_nobody_up(
+        self, ledger: Any, clock: Clock
+    ) -> None:
+        clock.now += 86400
+        old = ledger.acquire("a", "one", ttl_s=10)
+        clock.now -= 86400
+        assert ledger.acquire("a", "two", ttl_s=10) > old
+        with pytest.raises(FencedError):
+            ledger.append("a", event(), expect_seq=0, fence=old)
+
     def test_a_lease_is_of_one_stream(self, ledger: Any) -> None:
         ledger.acquire("a", "one", ttl_s=10)
         assert ledger.acquire("b", "two", ttl_s=10) is not None

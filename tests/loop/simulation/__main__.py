@@ -1,16 +1,17 @@
 """Explore histories.
 
-python -m tests.loop.simulation [N]              histories 0 to N-1; failing seeds print their replay command
-python -m tests.loop.simulation --seed K         one history, told entry by entry
-python -m tests.loop.simulation N --mistake M    plant a mistake; how many seeds until it is caught
+python -m tests.loop.simulation [N]              histories 0 to N-1; a failing one is shrunk, and its replay command printed
+python -m tests.loop.simulation --seed K         one history, told entry by entry (--only 3,17: with these misfortunes alone)
+python -m tests.loop.simulation N --mistake M    plant a mistake; how many seeds until it is caught ("all": each of them)
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import os
 
-from .history import DAY, History
+from .explore import explore, hunt, show
+from .history import History
 from .mistakes import MISTAKES
 
 
@@ -21,42 +22,23 @@ def main() -> None:
     parser.add_argument("n", type=int, nargs="?", default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--only", help="numbers of misfortunes, or none", metavar="N,N")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument(
         "--mistake", action="append", default=[], choices=[*sorted(MISTAKES), "all"]
     )
     args = parser.parse_args()
     if args.seed is not None:
-        history = History(args.seed, frozenset(args.mistake))
-        found = history.run()
-        for e in history.entries():
-            print(
-                f"{e.position:4d} day {e.at / DAY:6.2f} {e.stream:20s} {e.seq:3d} {e.kind:18s}{e.actor:9s} {' '.join(e.inputs)} -> {' '.join(e.outputs)} {e.body.get('cause', '')}"
-            )
-        print(*found, sep="\n")
-        return
-    for mistake in MISTAKES if "all" in args.mistake else args.mistake:
-        caught = {s: f[0] for s in range(args.n) if (f := History(s, frozenset([mistake])).run())}
-        first, harm = min(caught.items(), default=(None, "not caught"))
-        print(
-            f"{mistake:28s} {len(caught) / args.n:6.1%} of {args.n}, first {first}: {harm}"[:200],
-            flush=True,
-        )
-    if args.mistake:
-        return
-    began, n_failed, n_entries, n_kills = time.perf_counter(), 0, 0, 0
-    for seed in range(args.first, args.first + args.n):
-        history = History(seed)
-        if found := history.run():
-            n_failed += 1
-            print(
-                f"seed {seed}: {found[0]}   again: python -m tests.loop.simulation --seed {seed}",
-                flush=True,
-            )
-        n_entries, n_kills = n_entries + len(history.log), n_kills + history.kills
-    took = time.perf_counter() - began
-    print(
-        f"{args.n} histories, {n_failed} failed, {n_entries:,} entries, {n_kills:,} kills, {took:.1f} s, {args.n / took:.1f} a second"
-    )
+        bugs = frozenset(args.mistake)
+        only = None
+        if args.only is not None:
+            only = frozenset(int(n) for n in args.only.split(",") if n.isdigit())
+        show(History(args.seed, bugs, only=only))
+    elif args.mistake:
+        for mistake in MISTAKES if "all" in args.mistake else args.mistake:
+            print(hunt(mistake, args.first, args.n), flush=True)
+    else:
+        raise SystemExit(explore(args.first, args.n, args.jobs))
 
 
 if __name__ == "__main__":

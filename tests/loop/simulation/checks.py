@@ -1,22 +1,33 @@
-"""What must be true of every history, from the entries and from what the world recorded (I1 to I8).
+"""What must be true of every history: asked again after each entry, each call that arrived and each answer, and at the end.
 
-`decide` and `fold` are taken from the lives, planted mistakes included: a mistake must be caught by the harm it does, not
-by differing from the right code. Who owed what to whom is told again here, from the kinds alone.
+`decide` and `fold` are taken from the lives, planted mistakes included: a mistake must be caught by the harm it does, not by
+differing from the right code. Who owed what to whom is told again here, from the kinds alone. The invariants:
+
+- I1 whoever answers was routed then · I2 one champion · I3 what is judged, staged and routed is what was packed
+- I4 each change of the world has its entry, each entry its change · I5 what was offered, owed or wanted ends exactly once
+- I6 each decision, judged again from its entry, is the same · I7 fences never go back · I8 all comes to rest without a person
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from gyrostat.errors import IllegalStepError
 from gyrostat.ledger.chain import verify
-from gyrostat.ledger.life import NEWEST, Say
+from gyrostat.ledger.life import Say
 from gyrostat.loop import reconcile
+from gyrostat.retraining.schedule import Schedule
 from gyrostat.rollout import production
 from gyrostat.rollout.states import IN_TRAFFIC
+from gyrostat.terms import GENESIS, Entry
+
+from . import releases
 
 if TYPE_CHECKING:
     from .history import History
@@ -31,392 +42,511 @@ CALLED_FOR_BY = {
 ENDS = ("promoted", "regressed", "refused", "expired", "superseded", "staging_failed")
 RUN_ENDS = ("offered", "rejected", "checks_failed", "gate_failed", "gave_up", "cancelled")
 RUN_OVER = (*RUN_ENDS, "gate_undecided")
+TAKES_TRAFFIC = ("shadow_started", "canary_started", "promoted")
+MOVES = ("staging_started", "shadow_started", "canary_started", "advanced", "promoted")
+NOWHERE = {"arms": []}
 
 
-def violations(history: History) -> list[str]:
-    final: dict[str, Any] = {}
-    try:
-        found = [*_chain(history), *_world(history)]
-        for stream in sorted(history.by_stream):
-            found += _replay(history, stream, final)
-        for model in history.models:
-            found += [
-                *_runs(history, model, final),
-                *_hand_overs(history, model),
-                *_production(history, model, final),
-                *_router(history, model, final),
-            ]
-    except IllegalStepError as error:
-        return [f"illegal step: {error}"]
-    except (
-        KeyError,
-        AttributeError,
-        ValueError,
-        AssertionError,
-    ) as error:  # a life that was led where it cannot be
-        return [f"a step cannot even be judged again: {type(error).__name__} {error}"]
-    return found
+@dataclass
+class Told:
+    """What the entries of one stream have said so far."""
+
+    facts: Any
+    declaration: str = ""
+    fence: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    began: Counter[str] = field(default_factory=Counter)
 
 
-def _chain(history: History) -> Iterator[str]:
-    if bad := verify(history.entries()):
-        yield f"chain broken at {bad}"
-    if any(later.at < earlier.at for earlier, later in pairwise(history.log)):
-        yield "the ledger's time went back"
+@dataclass
+class Run(Told):
+    ends: int = 0
+    barred_at: dict[str, int] = field(default_factory=dict)
+    barred_before: frozenset[str] = frozenset()
 
 
-def _world(history: History) -> Iterator[str]:
-    yield from (
-        f"{what} {key} done {n} times" for (what, key), n in history.world.applied.items() if n > 1
-    )
-    yield from (
-        f"{what} {key} was started after it was called off"
-        for (what, key), job in history.world.jobs.items()
-        if job.is_late
-    )
+@dataclass
+class Retraining(Told):
+    is_wanted: bool = False
+    barred: set[str] = field(default_factory=set)
+    openings: list[float] = field(default_factory=list)
+    running: str = ""
+    due_at: float = 0.0
+    """The moment that last came due, or from which the schedule counts."""
+    owes_bars: list[tuple[str, str]] = field(default_factory=list)
+    """(run, snapshot) that the open run has to hear of."""
 
 
-def is_step(e: Any) -> bool:
-    return "release" in e.body
+@dataclass
+class Production(Told):
+    ended: Counter[str] = field(default_factory=Counter)
+    offered: dict[str, str] = field(default_factory=dict)
+    made_by: dict[str, str] = field(default_factory=dict)
+    """Bundle -> the snapshot it was offered with."""
+    bad: set[str] = field(default_factory=set)
+    barred: set[str] = field(default_factory=set)
+    recalled: set[str] = field(default_factory=set)
+    answers: set[tuple[str, str]] = field(default_factory=set)
+    holds: set[int] = field(default_factory=set)
+    unwanted: list[str] = field(default_factory=list)
+    taken_off: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)
+    held: int = 0
+    on_stage: str = ""
+    n_promoted: int = 0
+    last_run: int = 0
+    applied: int = 0
+    shown: int = 0
+    routed: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-def _replay(history: History, stream: str, final: dict[str, Any]) -> Iterator[str]:
-    """Walk one stream once: judge each step again, and compare each claim with the world at its key."""
-    world, life, fence = history.world, reconcile.life_of(stream), 0
-    facts = life.Facts(stream)
-    (_, kept_seq, kept) = next(iter(history.heads(stream)))
-    for e in history.tail(stream):
-        if is_step(e):
-            if facts.declaration not in ("", e.body["declaration"]):
-                yield f"{stream} {e.seq} {e.kind} was judged by {e.body['declaration']}, not by the {facts.declaration} it began with"
-            terms = history.settings(stream.split("/")[0], e.body["declaration"])
-            again = life.decide(facts, e.body["seen"], terms, e.body["now"])
-            if not isinstance(again, Say) or (
-                again.kind,
-                again.inputs,
-                again.outputs,
-                again.cause,
-            ) != (e.kind, e.inputs, e.outputs, e.body["cause"]):
-                yield f"replay: {stream} {e.seq} said {e.kind}, judged again gives {again}"
-            if (e.fence or 0) < fence:
-                yield f"fence went back at {stream} {e.seq}"
-            fence = max(fence, e.fence or 0)
-            if e.kind in WORK_BEHIND:
-                job = world.jobs.get((WORK_BEHIND[e.kind], facts.key))
-                if (
-                    job is None
-                    or job.fate != "done"
-                    or (e.outputs and e.outputs[0] != job.seen["made"])
-                ):
-                    yield f"{stream} {e.seq} {e.kind} names {e.outputs}, the world does not hold it for {facts.key}"
+KINDS_OF_LIVES: dict[str, type[Told]] = {
+    "retraining": Retraining,
+    "run": Run,
+    "production": Production,
+}
+
+
+class Watch:
+    """Follows one history. `found` is empty as long as everything holds."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.found: list[str] = []
+        self.told: dict[str, Any] = {}
+        self.owed: Counter[Any] = Counter()
+        self.got: Counter[Any] = Counter()
+        self.bundles: dict[str, str] = {}
+        self.done: set[tuple[str, str]] = set()
+        self.open_run: dict[str, str] = {}
+        self.hash, self.at, self.position = GENESIS, 0.0, 0
+
+    def facts(self, stream: str) -> Any:
+        """What the entries of this stream come to."""
+        return self._told(stream).facts
+
+    def _told(self, stream: str) -> Any:
+        told = self.told.get(stream)
+        if told is None:
+            life = reconcile.life_of(stream)
+            with releases.using(self.history.newest_release):
+                told = KINDS_OF_LIVES[stream.partition("/")[0]](life.Facts(stream))
+            self.told[stream] = told
+        return told
+
+    # after each step
+
+    def entry(self, e: Entry) -> None:
+        """An entry was written."""
+        if (e.prev, e.position) != (self.hash, self.position + 1):
+            self.found.append(f"chain broken at {e.position}")
+        if e.at < self.at:
+            self.found.append("the ledger's time went back")
+        self.hash, self.at, self.position = e.hash, e.at, e.position
+        told, life = self._told(e.stream), e.stream.partition("/")[0]
+        with releases.using(self.history.newest_release):
+            try:
+                before = told.facts
+                if is_step(e):
+                    self.found += self._step(e, told)
+                told.facts = reconcile.life_of(e.stream).fold(before, e)
+                told.kinds[e.kind] += 1
+                self.found += self._hand_over(e)
+                follow = {"production": self._production, "run": self._run}
+                self.found += follow.get(life, self._retraining)(e, told, before)
+            except IllegalStepError as error:
+                self.found.append(f"illegal step: {error}")
+            except (KeyError, AttributeError, ValueError, AssertionError) as error:
+                # A life was led where it cannot be.
+                self.found.append(f"a step cannot even be judged again: {type(error).__name__} {error}")  # fmt: skip
+
+    def began(self, stream: str, what: str, key: str, *, is_late: bool) -> None:
+        """Work was started (I4: once for each key, and as often as something called for it)."""
+        if (what, key) in self.done:
+            self.found.append(f"{what} {key} done twice")
+        if is_late:
+            self.found.append(f"{what} {key} was started after it was called off")
+        self.done.add((what, key))
+        told = self._told(stream)
+        told.began[what] += 1
+        cause = CALLED_FOR_BY[what]
+        n_lost = told.kinds["work_lost"] + told.kinds["staging_lost"]
+        if told.began[what] > told.kinds[cause] + n_lost:
+            self.found.append(
+                f"{stream}: {what} {told.began[what]} times, called for {told.kinds[cause]} times and lost {n_lost} times"
+            )
+
+    def packed(self, trained: str, bundle: str) -> None:
+        """A model became a bundle (I3)."""
+        if self.bundles.setdefault(trained, bundle) != bundle:
+            self.found.append(f"{trained} is in two bundles, {self.bundles[trained]} and {bundle}")
+
+    def shown(self, stream: str, seq: int, value: dict[str, Any]) -> None:
+        """Routes reached the servers (I4: they are what the ledger says, in its order)."""
+        told = self._told(stream)
+        if seq < told.shown:
+            self.found.append(f"router of {stream} went back from {told.shown} to {seq}")
+        told.shown = seq
+        if told.routed.get(seq) != value["arms"]:
+            self.found.append(
+                f"router of {stream} showed {value['arms']} for {seq}, the ledger says {told.routed.get(seq)}"
+            )
+
+    def answered(self, stream: str, seq: int, bundle: str) -> None:
+        """Somebody's request was answered (I1)."""
+        arms = self._told(stream).routed.get(seq, [])
+        if all(a["bundle"] != bundle or a["shadow"] for a in arms):
+            self.found.append(f"{bundle} answered by the routes of {seq}: {arms}")
+
+    # one entry
+
+    def _step(self, e: Entry, told: Told) -> Iterator[str]:
+        """Judge it again (I6), and compare its claim with the world at its key (I4)."""
+        history, stream, facts = self.history, e.stream, told.facts
+        world = history.world
+        if facts.declaration not in ("", e.body["declaration"]):
+            yield f"{stream} {e.seq} {e.kind} was judged by {e.body['declaration']}, not by the {facts.declaration} it began with"
+        terms = history.settings(stream.partition("/")[0], e.body["declaration"])
+        with releases.using(e.body["release"]):
+            again = reconcile.life_of(stream).decide(facts, e.body["seen"], terms, e.body["now"])
+        if not isinstance(again, Say) or (
+            again.kind, again.inputs, again.outputs, again.cause,
+        ) != (e.kind, e.inputs, e.outputs, e.body["cause"]):  # fmt: skip
+            yield f"replay: {stream} {e.seq} said {e.kind}, judged again gives {again}"
+        if e.body["now"] > e.at:
+            yield f"{stream} {e.seq} {e.kind} was judged at {e.body['now']}, later than its stamp {e.at}"
+        if (e.fence or 0) < told.fence:
+            yield f"fence went back at {stream} {e.seq}"
+        told.fence = max(told.fence, e.fence or 0)
+        if e.kind in WORK_BEHIND:
+            job = world.jobs.get((WORK_BEHIND[e.kind], facts.key))
+            if job is None or job.fate != "done" or (e.outputs and e.outputs[0] != job.seen["made"]):  # fmt: skip
+                yield f"{stream} {e.seq} {e.kind} names {e.outputs}, the world does not hold it for {facts.key}"
+        if e.body["seen"].get("status") == "lost":
             for what in ("training", "staging"):
-                if (
-                    e.body["seen"].get("status") == "lost"
-                    and (job := world.jobs.get((what, facts.key)))
-                    and job.fate == "killed"
-                ):
+                if (job := world.jobs.get((what, facts.key))) and job.fate == "killed":
                     yield f"{stream} {e.seq}: {what} {facts.key} was stopped while it was needed"
-        facts = life.fold(facts, e)
-        if (
-            facts.seq == kept_seq
-            and kept.get("release") == NEWEST
-            and (thawed := reconcile.thaw(stream, kept)) != facts
-        ):
-            yield f"checkpoint of {stream} at {facts.seq} is not what the entries say: {thawed}"
-    final[stream] = facts
-    kinds = Counter(e.kind for e in history.tail(stream))
-    began = Counter(job.what for job in world.jobs.values() if job.stream == stream)
-    n_lost = kinds["work_lost"] + kinds["staging_lost"]
-    for what, cause in CALLED_FOR_BY.items():
-        if began[what] > kinds[cause] + n_lost:
-            yield f"{stream}: {what} {began[what]} times, called for {kinds[cause]} times and lost {n_lost} times"
-    for (what, key), job in world.jobs.items():
-        if job.stream == stream and job.alive(world.now) and key != facts.key:
-            yield f"{what} {key} still runs, nobody needs it"
 
+    def _hand_over(self, e: Entry) -> Iterator[str]:
+        """Whatever one life owes another arrives exactly once (I5)."""
+        life, _, rest = e.stream.partition("/")
+        model = rest.split("/")[0]
+        if is_step(e):
+            if life == "retraining" and e.kind == "run_opened":
+                self.owed[e.outputs[0], "run_asked", ""] += 1
+            if life == "run" and e.kind == "offered":
+                self.owed[f"production/{model}", "offered", e.stream] += 1
+            is_first_end = (f"retraining/{model}", "run_closed", e.stream) not in self.owed
+            if life == "run" and e.kind in RUN_OVER and is_first_end:
+                self.owed[f"retraining/{model}", "run_closed", e.stream] += 1
+            return
+        if e.kind in ("run_asked", "offered", "run_closed") and e.actor != "outside":
+            what = e.stream, e.kind, e.body.get("run", "") if e.kind != "run_asked" else ""
+            self.got[what] += 1
+            if self.got[what] > self.owed[what]:
+                yield f"{what} was owed {self.owed[what]} times and told {self.got[what]} times"
 
-def _runs(history: History, model: str, final: dict[str, Any]) -> Iterator[str]:
-    """Runs: one for a want, one at a time, none over the budget, all of them to their end, none from barred data."""
-    from .history import RETRAINING
-
-    stream = f"retraining/{model}"
-    opened = [e for e in history.tail(stream) if e.kind == "run_opened"]
-    for earlier, later in zip(opened, opened[RETRAINING.budget :], strict=False):
-        if later.at - earlier.at < RETRAINING.budget_window_s:
-            yield f"budget: {RETRAINING.budget + 1} runs within {(later.at - earlier.at) / 86400:.2f} days at {stream} {later.seq}"
-    is_wanted, barred, known = False, set(), {}
-    for e in history.tail(stream):
+    def _retraining(self, e: Entry, told: Retraining, before: Any) -> Iterator[str]:
+        """Runs: one for a want, none over the budget, none from barred data, each hears of bars (I5)."""
+        settings = next(iter(self.history.retrainings.values()))
         match e.kind:
             case "triggered":
-                is_wanted = True
+                told.is_wanted = True
+            case "scheduled":
+                told.is_wanted = True
+                yield from self._came_due(e, told)
+                told.due_at = e.body["detail"]["due"]
+            case "schedule_set":
+                if self.history.dice.is_calm and told.due_at:
+                    yield from self._was_caught_up(e, told)
+                told.due_at = e.at
             case "snapshot_barred":
-                barred.add(e.body["snapshot"])
+                told.barred.add(e.body["snapshot"])
+                if told.running:
+                    told.owes_bars.append((told.running, e.body["snapshot"]))
             case "snapshot_released":
-                barred.discard(e.body["snapshot"])
+                told.barred.discard(e.body["snapshot"])
+            case "run_ended":
+                told.running = ""
             case "run_opened" | "skipped":
-                if not is_wanted:
-                    yield f"{stream} {e.seq} {e.kind} without a trigger"
-                is_wanted = False
-                if e.kind == "run_opened":
-                    known[e.outputs[0]] = set(barred)
-    f = final.get(stream)
-    if f is not None and (f.state != "idle" or is_wanted or f.owes):
-        yield f"{stream} did not come to rest: {f.state}, a run is wanted: {is_wanted}, owes {f.owes}"
-    runs = {s: history.tail(s) for s in history.by_stream if s.startswith(f"run/{model}/")}
-    open_until = 0
-    for s, entries in sorted(runs.items(), key=lambda pair: pair[1][0].position):
-        kinds = [e.kind for e in entries]
-        if "opened" not in kinds:
-            if "run_asked" in kinds:
-                yield f"{s} was asked for and never opened"
-            continue
-        ends = [e.position for e in entries if e.kind in RUN_ENDS]
-        waits = kinds.count("gate_undecided") == 1 and final[s].state == "undecided"
-        if not waits and (len(ends) != 1 or "closed" not in kinds):
-            yield f"{s} did not come to its end, or to two: {kinds}"
-        if entries[kinds.index("opened")].position < open_until:
-            yield f"{s} was opened while another was open"
-        open_until = max([open_until, *[e.position for e in entries if e.kind in RUN_OVER][:1]])
-        told: dict[str, int] = {}
-        for e in entries:
-            if e.kind == "snapshot_barred":
-                told[e.body["snapshot"]] = e.seq
-            if e.kind == "snapshotted" and e.outputs[0] in known.get(s, ()):
-                yield f"{s} takes {e.outputs[0]}, which was barred when it was opened"
-            if (
-                e.kind in ("trained", "offered")
-                and final[s].snapshot in told
-                and told[final[s].snapshot] < e.seq
-            ):
-                yield f"{s} {e.seq} {e.kind} from {final[s].snapshot}, which was barred"
+                if not told.is_wanted:
+                    yield f"{e.stream} {e.seq} {e.kind} without a trigger"
+                told.is_wanted = False
+        if e.kind == "run_opened":
+            told.running = e.outputs[0]
+            told.openings.append(e.at)
+            first = told.openings[-settings.budget - 1 :]
+            if len(first) > settings.budget and e.at - first[0] < settings.budget_window_s:
+                yield f"budget: {settings.budget + 1} runs within {(e.at - first[0]) / 86400:.2f} days at {e.stream} {e.seq}"
+            self._told(e.outputs[0]).barred_before = frozenset(told.barred)
 
+    def _came_due(self, e: Entry, told: Retraining) -> Iterator[str]:
+        """Each moment wants a run at most once, and of several that were slept through only the last does."""
+        due, now = e.body["detail"]["due"], e.body["now"]
+        known = self._moments(e.body["declaration"])
+        if due not in known:
+            yield f"{e.stream} {e.seq} scheduled for {due}, when nothing comes due"
+        if due <= told.due_at:
+            yield f"{e.stream} {e.seq} scheduled for {due}, which had its run"
+        if later := [at for at in known if due < at <= now]:
+            yield f"{e.stream} {e.seq} scheduled for {due}, though {later[-1]} has come due as well"
 
-def _hand_overs(history: History, model: str) -> Iterator[str]:
-    """Whatever one life owes another arrives exactly once."""
-    owed: Counter[Any] = Counter()
-    got: Counter[Any] = Counter()
-    over: set[str] = set()
-    for e in history.log:
-        kind, _, rest = e.stream.partition("/")
-        if rest.split("/")[0] != model:
-            continue
-        if kind == "retraining" and e.kind == "run_opened":
-            owed[e.outputs[0], "run_asked", ""] += 1
-        if kind == "run" and e.kind == "offered" and is_step(e):
-            owed[f"production/{model}", "offered", e.stream] += 1
-        if kind == "run" and e.kind in RUN_OVER and is_step(e) and e.stream not in over:
-            over.add(e.stream)
-            owed[f"retraining/{model}", "run_closed", e.stream] += 1
-        if (
-            e.kind in ("run_asked", "offered", "run_closed")
-            and not is_step(e)
-            and e.actor != "outside"
-        ):
-            got[e.stream, e.kind, e.body.get("run", "") if e.kind != "run_asked" else ""] += 1
-    for what in sorted(set(owed) | set(got)):
-        if got[what] != owed[what]:
-            yield f"{what} was owed {owed[what]} times and told {got[what]} times"
-    made = [
-        int(e.body["run"].rpartition("/")[2])
-        for e in history.tail(f"production/{model}")
-        if e.kind == "offered"
-        and e.actor != "outside"
-        and not any(x.kind == "gate_undecided" for x in history.tail(e.body["run"]))
-    ]
-    if made != sorted(made):
-        yield f"offers of {model} came out of order: runs {made}"
-    running, heard = "", set()
-    for e in history.tail(f"retraining/{model}"):
-        running = (
-            e.outputs[0] if e.kind == "run_opened" else "" if e.kind == "run_ended" else running
-        )
-        if e.kind == "snapshot_barred":
-            heard.add(e.body["snapshot"])
-            if running and not any(
-                x.kind == "snapshot_barred" and x.body == e.body for x in history.tail(running)
-            ):
-                yield f"{running} never heard that {e.body['snapshot']} is barred"
-        if e.kind == "snapshot_released":
-            heard.discard(e.body["snapshot"])
-    if heard != (barred := _barred(history, model)):
-        yield f"production of {model} barred {barred}, retraining heard of {heard}"
+    def _was_caught_up(self, e: Entry, told: Retraining) -> Iterator[str]:
+        """Half a day after the faults have stopped, no moment waits."""
+        known = self._moments(e.body["declaration"].partition(",")[0])
+        until = self.history.unscheduled_at - 3600
+        if lost := [at for at in known if told.due_at < at < until]:
+            yield f"{e.stream}: {lost} came due and wanted no run"
 
+    def _moments(self, digest: str) -> tuple[float, ...]:
+        history = self.history
+        return moments(history.retrainings[digest].schedules, history.clock_change - 6 * 86400)
 
-def _barred(history: History, model: str) -> set[str]:
-    """What production has barred in the end, told from the kinds alone."""
-    barred: set[str] = set()
-    snapshots = {
-        e.body["bundle"]: e.body["snapshot"]
-        for e in history.tail(f"production/{model}")
-        if e.kind == "offered"
-    }
-    for e in history.tail(f"production/{model}"):
-        if e.kind in ("regressed", "champion_regressed", "rolled_back") and e.body["cause"] in (
-            "quality",
-            "with data",
-        ):
-            barred.add(snapshots[e.inputs[0]])
-        if e.kind == "resumed" and e.outputs:
-            barred.discard(snapshots[e.outputs[0]])
-        if e.kind == "unbar_asked":
-            barred.discard(e.body["snapshot"])
-    return barred
-
-
-def _production(history: History, model: str, final: dict[str, Any]) -> Iterator[str]:
-    """One champion, each offer ends once, nothing barred or regressed takes traffic unless a person brought it back."""
-    stream = f"production/{model}"
-    facts: Any = production.Facts(stream)
-    ended: Counter[str] = Counter()
-    offered: dict[str, str] = {}
-    taken: set[str] = set()  # off traffic, by a person
-    bad: set[str] = set()
-    answers: set[tuple[str, str]] = set()
-    holds: set[int] = set()
-    unwanted: list[str] = []
-    held = n_promoted = 0
-    on_stage = ""
-    for e in history.tail(stream):
-        before, facts = facts, production.fold(facts, e)
-        bundle, offer = (*e.inputs, "", "")[:2]
+    def _run(self, e: Entry, told: Run, before: Any) -> Iterator[str]:
+        """One at a time, each to one end (I5), none from barred data."""
+        model = before.model
+        if e.kind == "opened":
+            if other := self.open_run.get(model):
+                yield f"{e.stream} was opened while {other} was open"
+            self.open_run[model] = e.stream
+        if e.kind in RUN_OVER and is_step(e):
+            self.open_run.pop(model, None)
+        told.ends += e.kind in RUN_ENDS and is_step(e)
+        if told.ends > 1:
+            yield f"{e.stream} {e.seq} came to two ends: {dict(told.kinds)}"
         match e.kind:
-            case "rollback_asked" if production.can_go(before, e.body["bundle"], e.body["to"]):
-                unwanted.append(e.body["bundle"])
-            case "resume_asked":
-                holds.add(e.body["held"])
-            case "answered":
-                answers.add((e.body["bundle"], e.body["answer"]))
+            case "snapshot_barred":
+                told.barred_at.setdefault(e.body["snapshot"], e.seq)
+            case "snapshotted" if e.outputs[0] in told.barred_before:
+                yield f"{e.stream} takes {e.outputs[0]}, which was barred when it was opened"
+            case "trained" | "offered" if told.facts.snapshot in told.barred_at:
+                yield f"{e.stream} {e.seq} {e.kind} from {told.facts.snapshot}, which was barred"
+            case "packed" if self.bundles.get(told.facts.trained) != e.outputs[0]:
+                yield f"{e.stream} {e.seq} packed {e.outputs[0]}, not {told.facts.trained}"
+
+    def _production(self, e: Entry, told: Production, before: Any) -> Iterator[str]:
+        """One champion (I2), each offer ends once (I5), nothing barred or regressed takes traffic unless a person says so."""
+        facts, where = told.facts, f"{e.stream} {e.seq} {e.kind}"
+        arms = production.routes(facts)
+        if production.routes(before) != arms:
+            told.routed[e.seq] = arms
+        yield from self._events(e, told, before)
         if is_step(e):
-            if unwanted and e.kind != "rolled_back":
-                yield f"{stream} {e.seq} {e.kind}, but a person wants {unwanted[0]} gone"
-            served = e.body["seen"].get("served", before.routed_at)
-            if e.kind not in ("rolled_back", "held") and served != before.routed_at:
-                yield f"{stream} {e.seq} {e.kind} was judged by the traffic of {served}, not of {before.routed_at}"
+            yield from self._release(e, told, before, where)
+        names = [arm["bundle"] for arm in arms]
+        if back := told.bad & set(names):
+            yield f"{where}: {back} regressed and answers again"
+        if len([a for a in arms if a["role"] == "champion"]) > 1 or len(names) != len(set(names)):
+            yield f"{where}: routes {names}"
+        for offer, n in told.ended.items():
+            if n > 1 and told.offered[offer] not in told.taken_off:
+                yield f"{where}: {told.offered[offer]}, offered by {offer}, ended {n} times"
+
+    def _events(self, e: Entry, told: Production, before: Any) -> Iterator[str]:
+        body = e.body
+        match e.kind:
+            case "offered":
+                told.offered[f"{e.stream}#{e.seq}"] = body["bundle"]
+                told.made_by[body["bundle"]] = body["snapshot"]
+                n = int(body["run"].rpartition("/")[2])
+                is_own = (
+                    e.actor != "outside" and not self._told(body["run"]).kinds["gate_undecided"]
+                )
+                if is_own and n < told.last_run:
+                    yield f"offers of {e.stream} came out of order: run {n} after {told.last_run}"
+                told.last_run = n if is_own else told.last_run
+            case "rollback_asked" if production.can_go(before, body["bundle"], body["to"]):
+                told.unwanted.append(body["bundle"])
+            case "resume_asked":
+                told.holds.add(body["held"])
+            case "answered":
+                told.answers.add((body["bundle"], body["answer"]))
+            case "unbar_asked":
+                told.barred.discard(body["snapshot"])
+            case "recalled":
+                told.recalled.add(body["bundle"])
+            case "applied":
+                if body["arms"] != told.routed.get(body["seq"]):
+                    yield f"{e.stream} {e.seq} says applied what was not routed"
+                if body["seq"] < told.applied:
+                    yield f"{e.stream} {e.seq}: applied went back"
+                told.applied = body["seq"]
+
+    def _release(self, e: Entry, told: Production, before: Any, where: str) -> Iterator[str]:
+        facts, history = told.facts, self.history
+        bundle, offer = (*e.inputs, "", "")[:2]
+        still_waits = [o.entry for o in facts.offers]
+        if told.unwanted and e.kind != "rolled_back":
+            yield f"{where}, but a person wants {told.unwanted[0]} gone"
+        served = e.body["seen"].get("served", before.routed_at)
+        if e.kind not in ("rolled_back", "held") and served != before.routed_at:
+            yield f"{where} was judged by the traffic of {served}, not of {before.routed_at}"
+        if told.held and e.kind in MOVES:
+            yield f"{where} while held since {told.held}"
+        is_of_traffic = before.state in IN_TRAFFIC and e.kind in (
+            "advanced",
+            "promoted",
+            "regressed",
+        )
+        if is_of_traffic and not e.body["cause"].startswith("approved by"):
+            counted_by = (e.body["seen"].get("traffic") or {}).get("routes_seq")
+            if counted_by != before.routed_at:
+                yield f"{where} was judged by what the routes of {counted_by} did, not those of {before.routed_at}"
+        if e.kind in TAKES_TRAFFIC and before.state not in IN_TRAFFIC:
+            if bundle in told.recalled:
+                yield f"{where}: {bundle} takes traffic, it was recalled"
+            if told.made_by[bundle] in told.barred:
+                yield f"{where}: {bundle} takes traffic, its {told.made_by[bundle]} is barred"
         match e.kind:
             case "rolled_back":
                 if bundle in [arm["bundle"] for arm in production.routes(facts)]:
-                    yield f"{stream} {e.seq} rolled back {bundle}, which still answers"
-                if (
-                    on_stage
-                    and offered[on_stage] != bundle
-                    and on_stage not in [o.entry for o in facts.offers]
-                ):
-                    yield f"{stream} {e.seq} rolled back {bundle} and lost {offered[on_stage]}, which nobody meant"
-                unwanted = [b for b in unwanted[1:] if production.can_go(facts, b)]
-            case "held" if on_stage and on_stage not in [o.entry for o in facts.offers]:
-                yield f"{stream} {e.seq} lost {offered[on_stage]} to a hold"
-            case "resumed" if held not in holds:
-                yield f"{stream} {e.seq} resumed, but nobody answered the hold of {held}"
-            case "approved" if (
-                e.body["cause"].startswith("by ") and (bundle, "approved") not in answers
-            ):
-                yield f"{stream} {e.seq} approved {bundle}, to which nobody said yes"
-            case "superseded" if before.state in IN_TRAFFIC and offer == on_stage:
-                yield f"{stream} {e.seq} supersedes {bundle}, which takes traffic"
+                    yield f"{where} {bundle}, which still answers"
+                is_meant = told.on_stage and told.offered[told.on_stage] == bundle
+                if told.on_stage and not is_meant and told.on_stage not in still_waits:
+                    yield f"{where} {bundle} and lost {told.offered[told.on_stage]}, which nobody meant"
+                if is_meant:
+                    told.taken.add(told.on_stage)
+                told.taken_off.add(bundle)
+                told.unwanted = [b for b in told.unwanted[1:] if production.can_go(facts, b)]
+                told.held = e.seq
+                if facts.champion:
+                    told.bad.discard(facts.champion.bundle)  # a person named it
+            case "held":
+                if told.on_stage and told.on_stage not in still_waits:
+                    yield f"{where} lost {told.offered[told.on_stage]} to a hold"
+                told.held = e.seq
+            case "resumed":
+                if told.held not in told.holds:
+                    yield f"{where}, but nobody answered the hold of {told.held}"
+                told.held = 0
+                told.bad -= set(e.outputs)
+            case "approved":
+                is_by_person = e.body["cause"].startswith("by ")
+                if is_by_person and ((bundle, "approved") not in told.answers or not before.answer):
+                    yield f"{where} {bundle}, to which nobody said yes"
+            case "superseded" if before.state in IN_TRAFFIC and offer == told.on_stage:
+                yield f"{where} {bundle}, which takes traffic"
             case "staging_started":
-                waiting = [o for o in offered if not ended[o] and o not in taken]
+                waiting = [o for o in told.offered if not told.ended[o] and o not in told.taken]
                 if offer != max(waiting, key=lambda o: int(o.rpartition("#")[2])):
-                    yield f"{stream} {e.seq} takes up {offer} of {waiting}, not the newest"
-                on_stage = offer
+                    yield f"{where} takes up {offer} of {waiting}, not the newest"
+                told.on_stage = offer
             case "promoted":
-                n_promoted += 1
-                truth = history.truth_at[stream, e.seq]
-                is_unproven = (
-                    truth["harm"]
-                    and n_promoted > 1
-                    and not e.body["cause"].startswith("approved by")
-                )
+                told.n_promoted += 1
+                truth = history.world.truth[bundle]
+                is_asked = e.body["cause"].startswith("approved by")
+                is_unproven = truth["harm"] and told.n_promoted > 1 and not is_asked
                 if is_unproven or not truth["is_answering"] or truth["gates"] == "reject":
-                    yield f"{stream} {e.seq} promoted {bundle} in spite of {truth}"
-                asks = history.rollouts[e.body["declaration"]].approval
-                if (asks == "always" or (asks == "first" and n_promoted == 1)) and (
-                    bundle,
-                    "approved",
-                ) not in answers:
-                    yield f"{stream} {e.seq} promoted {bundle} without asking"
-        if e.kind == "rolled_back" and on_stage and offered[on_stage] == bundle:
-            taken.add(on_stage)
-        if is_step(e) and facts.candidate is None:
-            on_stage = ""
-        if e.kind == "offered":
-            offered[f"{stream}#{e.seq}"] = e.body["bundle"]
-        if e.kind == "held" or e.kind == "rolled_back":
-            held = e.seq
-        if e.kind == "resumed":
-            held = 0
-            bad -= set(e.outputs)
-        if held and e.kind in (
-            "staging_started",
-            "shadow_started",
-            "canary_started",
-            "advanced",
-            "promoted",
-        ):
-            yield f"{stream} {e.seq} {e.kind} while held since {held}"
-        if e.kind in ("regressed", "champion_regressed"):
-            bad.add(e.inputs[0])
-        if e.kind == "rolled_back" and facts.champion:
-            bad.discard(facts.champion.bundle)  # a person named it
+                    yield f"{where} {bundle} in spite of {truth}"
+                asks = history.settings("production", e.body["declaration"]).approval
+                must_ask = asks == "always" or (asks == "first" and told.n_promoted == 1)
+                if must_ask and (bundle, "approved") not in told.answers:
+                    yield f"{where} {bundle} without asking"
+            case "regressed" | "champion_regressed":
+                told.bad.add(bundle)
+                if not history.world.truth[bundle]["harm"]:
+                    yield f"{where} {bundle}, which does no harm"
+        if e.kind in ("regressed", "champion_regressed", "rolled_back") and e.body["cause"] in ("quality", "with data"):  # fmt: skip
+            told.barred.add(told.made_by[bundle])
+        if e.kind == "resumed" and e.outputs:
+            told.barred.discard(told.made_by[e.outputs[0]])
+        if facts.candidate is None:
+            told.on_stage = ""
         if e.kind in ENDS and len(e.inputs) > 1:
-            ended[e.inputs[1]] += 1
-        arms = [arm["bundle"] for arm in production.routes(facts)]
-        if back := bad & set(arms):
-            yield f"{stream} {e.seq} {e.kind}: {back} regressed and answers again"
-        if len([a for a in production.routes(facts) if a["role"] == "champion"]) > 1 or len(
-            arms
-        ) != len(set(arms)):
-            yield f"{stream} {e.seq}: routes {arms}"
-        if (
-            before.state not in IN_TRAFFIC
-            and facts.state in IN_TRAFFIC
-            and facts.candidate is not None
-            and facts.candidate.snapshot in facts.barred
-        ):
-            yield f"{stream} {e.seq} {e.kind}: takes traffic, its {facts.candidate.snapshot} is barred"
-        if e.kind == "approved" and not before.answer and e.body["cause"].startswith("by "):
-            yield f"{stream} {e.seq} approved by nobody"
-    waiting = [o.entry for o in facts.offers] + ([facts.candidate.entry] if facts.candidate else [])
-    removed = {o for o in offered if ended[o] == 0 and o not in waiting}
-    taken_off = {e.inputs[0] for e in history.tail(stream) if e.kind == "rolled_back"}
-    for offer, bundle in offered.items():
-        if ended[offer] > 1 and bundle not in taken_off:
-            yield f"{stream}: {bundle}, offered by {offer}, ended {ended[offer]} times"
-        if offer in removed and bundle not in taken_off:
-            yield f"{stream}: {bundle}, offered by {offer}, was lost"
-    if not history.is_resting(facts):
-        yield f"{stream} did not come to rest: {facts.state}, offers {facts.offers}, owes {facts.owes}, {facts.unwanted}"
-    final[stream] = facts
+            told.ended[e.inputs[1]] += 1
+
+    # at the end
+
+    def rest(self) -> list[str]:
+        """The faults have stopped, and time has passed: nothing is owed, wanted or under way (I8)."""
+        history, found = self.history, self.found
+        with releases.using(history.newest_release):
+            if bad := verify(history.entries()):
+                found.append(f"chain broken at {bad}")
+            for stream, told in sorted(self.told.items()):
+                found += self._checkpoint(stream, told)
+                if stream.startswith("run/"):
+                    found += self._ended(stream, told)
+                elif not history.is_resting(told.facts):
+                    f = told.facts
+                    found.append(f"{stream} did not come to rest: {f.state} since {f.since}, owes {f.owes}")  # fmt: skip
+            for job in history.world.jobs.values():
+                if job.alive(history.world.now) and job.seq != self.told[job.stream].facts.mark:
+                    found.append(f"{job.what} {job.stream}#{job.seq} still runs, nobody needs it")
+            for what in sorted(set(self.owed) | set(self.got)):
+                if self.got[what] != self.owed[what]:
+                    found.append(f"{what} was owed {self.owed[what]} times and told {self.got[what]} times")  # fmt: skip
+            for model in history.models:
+                found += self._agreed(model)
+        return found
+
+    def _checkpoint(self, stream: str, told: Told) -> Iterator[str]:
+        """The newest one says what the entries up to it say (the release that wrote it reads it, and no other)."""
+        ((_, seq, head),) = self.history.heads(stream) or [(stream, 0, {})]
+        if head.get("release") == self.history.newest_release:
+            facts = reconcile.life_of(stream).Facts(stream)
+            for e in self.history.by_stream[stream][:seq]:
+                facts = reconcile.life_of(stream).fold(facts, e)
+            if (thawed := reconcile.thaw(stream, head)) != facts:
+                yield f"checkpoint of {stream} at {seq} is not what the entries say: {thawed}"
+
+    def _ended(self, stream: str, told: Run) -> Iterator[str]:
+        if not told.kinds["opened"]:
+            if told.kinds["run_asked"]:
+                yield f"{stream} was asked for and never opened"
+            return
+        waits = told.kinds["gate_undecided"] == 1 and told.facts.state == "undecided"
+        if not waits and (told.ends != 1 or not told.kinds["closed"]):
+            yield f"{stream} did not come to its end: {dict(told.kinds)}"
+
+    def _agreed(self, model: str) -> Iterator[str]:
+        """The lives of one model, and the servers, know the same."""
+        kept: Production = self._told(f"production/{model}")
+        wanted: Retraining = self._told(f"retraining/{model}")
+        if kept.barred != wanted.barred:
+            yield f"production of {model} barred {kept.barred}, retraining heard of {wanted.barred}"
+        for run, snapshot in wanted.owes_bars:
+            if snapshot not in self._told(run).barred_at:
+                yield f"{run} never heard that {snapshot} is barred"
+        if wanted.is_wanted:
+            yield f"a run of {model} is wanted, and nobody opens it"
+        facts = kept.facts
+        waiting = [o.entry for o in facts.offers]
+        waiting += [facts.candidate.entry] if facts.candidate else []
+        for offer, bundle in kept.offered.items():
+            if not kept.ended[offer] and offer not in waiting and bundle not in kept.taken_off:
+                yield f"production/{model}: {bundle}, offered by {offer}, was lost"
+        shown = self.history.world.router.get(f"production/{model}", (0, NOWHERE))[1]["arms"]
+        if shown != production.routes(facts):
+            yield f"router of {model} ended at {shown}, the ledger says {production.routes(facts)}"
 
 
-def _router(history: History, model: str, final: dict[str, Any]) -> Iterator[str]:
-    """What was shown is what the ledger says, in its order; whoever answered was routed then."""
-    stream, world = f"production/{model}", history.world
-    facts: Any = production.Facts(stream)
-    routed: dict[int, list[dict[str, Any]]] = {}
-    positions: dict[int, int] = {}
-    applied = 0
-    for e in history.tail(stream):
-        before, facts = facts, production.fold(facts, e)
-        if production.routes(before) != production.routes(facts):
-            routed[e.seq], positions[e.seq] = production.routes(facts), e.position
-        if e.kind == "applied":
-            if e.body["arms"] != routed.get(e.body["seq"]):
-                yield f"{stream} {e.seq} says applied what was not routed"
-            if e.body["seq"] < applied:
-                yield f"{stream} {e.seq}: applied went back"
-            applied = e.body["seq"]
-    shown = [(seq, value) for s, seq, value in world.shown if s == stream]
-    for (earlier, _), (later, _) in pairwise(shown):
-        if later < earlier:
-            yield f"router of {model} went back from {earlier} to {later}"
-    for seq, value in shown:
-        if routed.get(seq) != value["arms"]:
-            yield f"router of {model} showed {value['arms']} for {seq}, the ledger says {routed.get(seq)}"
-    if world.router.get(stream, (0, {"arms": []}))[1]["arms"] != production.routes(facts):
-        yield f"router of {model} ended at {world.router.get(stream)}, the ledger says {production.routes(facts)}"
-    for n, s, seq, bundle in history.requests:
-        if s == stream and (
-            positions.get(seq, n + 1) > n
-            or all(a["bundle"] != bundle or a["shadow"] for a in routed[seq])
-        ):
-            yield f"{bundle} answered by the routes of {seq}: {routed.get(seq)}"
+def is_step(e: Entry) -> bool:
+    return "release" in e.body
+
+
+@functools.lru_cache(maxsize=64)
+def moments(schedules: tuple[Schedule, ...], first: float) -> tuple[float, ...]:
+    """When they come due within three weeks, by watching the zone's clock, a quarter of an hour at a time."""
+    found: set[float] = set()
+    for schedule in schedules:
+        there, wanted, seen = ZoneInfo(schedule.zone), SPELLED_OUT[schedule.cron], set()
+        shown = datetime.fromtimestamp(first, there).replace(tzinfo=None)
+        for at in range(int(first) + 900, int(first) + 21 * 86400, 900):
+            before, shown = shown, datetime.fromtimestamp(at, there).replace(tzinfo=None)
+            n_jumped = (
+                shown - before
+            ) // QUARTER  # 1; more where it skips, less where it goes back
+            passed = {shown - n * QUARTER for n in range(max(1, n_jumped))}
+            if any(wanted(time) for time in passed - seen):
+                found.add(float(at))
+            seen |= passed
+    return tuple(sorted(found))
+
+
+QUARTER = timedelta(minutes=15)
+SPELLED_OUT: dict[str, Callable[[datetime], bool]] = {
+    "30 2 * * *": lambda t: (t.hour, t.minute) == (2, 30),
+    "15 */12 * * *": lambda t: t.hour in (0, 12) and t.minute == 15,
+    "0 2 * * sun": lambda t: (t.isoweekday(), t.hour, t.minute) == (7, 2, 0),
+}

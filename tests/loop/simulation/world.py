@@ -1,40 +1,52 @@
-"""A world that can be unkind: workers, a store of bundles, a router and traffic, under one virtual clock.
+"""A world that can be unkind: workers, a store of bundles, a router, traffic, labels and a disk, under one virtual clock.
 
-It obeys two rules, which the real one must obey too: work is done once for each key, and a receiver refuses a seq that
-is not higher than the one it has. It records what was really done, for the checks. `bugs` breaks one rule at a time.
+It obeys three rules, which the real one must obey too: work is done once for each key, a receiver refuses a seq that is not
+higher than the one it has, and "everything before seq n is over" stops what is older, nothing else. It says to `watch` what
+was really done. `bugs` breaks one rule at a time.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from heapq import heappush
+from typing import TYPE_CHECKING, Any
 
 from gyrostat.errors import UnavailableError
 
+if TYPE_CHECKING:
+    from .checks import Watch
+    from .faults import Dice
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 DURATION_S = {
     "snapshot": (1, 60),
-    "training": (600, 6 * 3600),
+    "training": (600, 6 * HOUR),
     "pack": (5, 60),
     "evaluation": (10, 300),
     "staging": (5, 300),
 }
-MORTAL = {"training": [0.8, 0.1, 0.1], "staging": [0.9, 0.05, 0.05]}  # done, dies, hangs
+ENDS_BADLY = {
+    "snapshot": (0.01, 0.0, 0.02, 0.003),
+    "training": (0.1, 0.1, 0.03, 0.02),
+    "pack": (0.03, 0.01, 0.02, 0.003),
+    "evaluation": (0.01, 0.01, 0.02, 0.003),
+    "staging": (0.05, 0.05, 0.01, 0.01),
+}
+"""How often work dies, hangs, fails in a way that may pass, fails for good."""
+WAYS = ("dies", "hangs", "fails once", "fails")
 
 
-@dataclass
+@dataclass(slots=True)
 class Job:
     stream: str
     seq: int
     what: str
     ready_at: float
-    fate: str  # done | dies | hangs | killed
+    fate: str  # done | dies | hangs | fails once | fails | killed
     seen: dict[str, Any]
-    is_late: bool = False  # started although newer work had been asked for
 
     def alive(self, now: float) -> bool:
         return self.fate == "hangs" or (self.fate != "killed" and now < self.ready_at)
@@ -43,204 +55,245 @@ class Job:
 @dataclass
 class SimulatedWorld:
     rng: random.Random
+    dice: Dice
+    watch: Watch
     bugs: frozenset[str] = frozenset()
     now: float = 0.0
-    is_calm: bool = False
-    events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    ids: Any = field(default_factory=itertools.count)
+    events: list[tuple[float, int, Any, int]] = field(default_factory=list)
+    ids: Any = field(default_factory=lambda: itertools.count(1))
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     floor: dict[str, int] = field(default_factory=dict)
     router: dict[str, tuple[int, dict[str, Any], float]] = field(default_factory=dict)
-    shown: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     sources: dict[str, list[float]] = field(default_factory=dict)
-    applied: Counter[tuple[str, str]] = field(default_factory=Counter)
+    label_delay_s: dict[str, float] = field(default_factory=dict)
     truth: dict[str, dict[str, Any]] = field(default_factory=dict)
-    silent: set[str] = field(default_factory=set)  # models that nobody asks any more
+    """How good a snapshot, a trained model, a bundle really is."""
+    silent: set[str] = field(default_factory=set)
+    """Models that nobody asks any more."""
+    before: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What was counted by the routes before: a monitor that lags still says so."""
+    full_until: float = 0.0
+    """Nothing can be written."""
+    lease_of: Callable[[str], int] = lambda stream: 0
+    fences: dict[str, int] = field(default_factory=dict)
 
     def later(self, delay_s: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self.events, (self.now + delay_s, next(self.ids), what))
+        heappush(self.events, (self.now + delay_s, next(self.ids), what, 0))
+
+    def is_full(self) -> bool:
+        return self.now < self.full_until
 
     # the three calls of the loop
 
     def look(self, stream: str, what: str, key: str) -> dict[str, Any]:
-        if not self.is_calm and self.rng.random() < 0.01:
+        dice = self.dice
+        if dice.strikes("a look that fails", 0.01):
             raise UnavailableError("look")
         seen: dict[str, Any] = {}
         if stream.startswith("production/"):
             served, routes, since = self.router.get(stream, (0, {"arms": []}, 0.0))
             seen["shown"] = served
-            if self.is_calm or self.rng.random() > 0.03:  # else no server lives at the moment
+            if not dice.strikes("no server lives", 0.03):
                 seen["served"] = served
-            model = stream.split("/")[1]
-            arms = {arm["role"]: arm["bundle"] for arm in routes["arms"]}
-            if "champion" in arms and model not in self.silent:
-                seen["champion"] = {
-                    "limits": self._limits(arms["champion"], since),
-                    "since_seq": routes["promoted_seq"],
-                }
-            if what == "traffic" and model not in self.silent:
-                seen["traffic"] = self._traffic(served, arms, since)
+            if stream[11:] not in self.silent:
+                seen |= self._counted(stream, served, routes, since, with_traffic=what == "traffic")
+            if stream in self.before and dice.strikes("the monitor lags", 0.03):
+                seen |= self.before[stream]
         if what == "receivers":
             seen["floor"] = self.floor.get(stream, 0)
         if what in ("receivers", "traffic", "nothing"):
             return seen
         job = self.jobs.get((what, key))
-        if job is None or (not self.is_calm and self.rng.random() < 0.02):
-            return seen  # not there, or a stale read
+        if job is None or dice.strikes("a stale read", 0.02):
+            return seen
         if job.alive(self.now):
             return seen | {"status": "running", "silent_s": max(0.0, self.now - job.ready_at)}
-        return seen | (
-            {"status": "lost"} if job.fate in ("dies", "killed") else {"status": "done", **job.seen}
-        )
+        match job.fate:
+            case "dies" | "killed":
+                return seen | {"status": "lost"}
+            case "fails once" | "fails":
+                is_passing = job.fate == "fails once"
+                return seen | {"status": "failed", "cause": job.fate, "retryable": is_passing}
+        return seen | {"status": "done", **job.seen}
 
-    def _limits(self, bundle: str, since: float) -> dict[str, Any]:
-        n = int((self.now - since) / 60)
-        bad = self.truth[bundle]["harm"]
-        return {
-            "error_rate": {"broken": 0.05 * n if bad else -1.0, "cause": bad or "errors", "n": n}
-        }
+    def _counted(
+        self, stream: str, seq: int, routes: dict[str, Any], since: float, *, with_traffic: bool
+    ) -> dict[str, Any]:
+        """Requests come one a minute; of quality is known only what was labelled, and labels come late."""
+        bundles = {arm["role"]: arm["bundle"] for arm in routes["arms"]}
+        n = {"errors": int((self.now - since) / MINUTE)}
+        n["quality"] = max(0, n["errors"] - int(self.label_delay_s[stream[11:]] / MINUTE))
+        seen: dict[str, Any] = {}
+        if champion := bundles.get("champion"):
+            harm = self.truth[champion]["harm"]
+            limits = {
+                metric: {"broken": 0.05 * n[cause] if harm == cause else -1.0, "cause": cause, "n": n[cause]}
+                for metric, cause in (("error_rate", "errors"), ("rmse", "quality"))
+            }  # fmt: skip
+            seen["champion"] = {"limits": limits, "since_seq": routes["promoted_seq"]}
+        if with_traffic and (candidate := bundles.get("candidate")):
+            harm = self.truth[candidate]["harm"]
+            rails = {
+                metric: {
+                    "harm": 0.05 * n[cause] if harm == cause else -1.0, "proof": -1.0 if harm == cause else 0.02 * n[cause],
+                    "needs_proof": True, "n": n[cause], "cause": cause,
+                }
+                for metric, cause in (("error_rate", "errors"), ("rmse", "quality"))
+            }  # fmt: skip
+            seen["traffic"] = {
+                "routes_seq": seq, "step": {"requests": n["errors"], "seconds": MINUTE * n["errors"]},
+                "total": {"requests": n["errors"]}, "guardrails": rails, "limits": {},
+            }  # fmt: skip
+        return seen
 
-    def _traffic(self, seq: int, arms: dict[str, str], since: float) -> dict[str, Any] | None:
-        if "candidate" not in arms:
-            return None
-        n = int((self.now - since) / 60)
-        bad = self.truth[arms["candidate"]]["harm"]
-        rail = {
-            "harm": 0.05 * n if bad else -1.0,
-            "proof": -1.0 if bad else 0.02 * n,
-            "needs_proof": True,
-            "n": n,
-            "cause": bad or "errors",
-        }
+    def live(self, model: str) -> dict[str, Any]:
+        """What the monitor writes down: whether the champion's quality is shown to have fallen, from the labels so far."""
+        stream = f"production/{model}"
+        _, routes, since = self.router.get(stream, (0, {"arms": []}, 0.0))
+        champion = next((a["bundle"] for a in routes["arms"] if a["role"] == "champion"), "")
+        shown_at = since + self.label_delay_s[model] + 2 * HOUR
+        is_bad = bool(champion) and self.truth[champion]["harm"] == "quality"
+        quality = {
+            "is_decayed": is_bad and self.now > shown_at and model not in self.silent, "decayed_at": shown_at,
+            "value": 0.9, "limit": 0.7, "n": 100, "lower": 0.8, "upper": 1.0,
+        }  # fmt: skip
         return {
-            "routes_seq": seq,
-            "step": {"requests": n, "seconds": 60.0 * n},
-            "total": {"requests": n},
-            "guardrails": {"error_rate": rail},
-            "limits": {},
+            "champion": champion,
+            "at": self.now,
+            "quality": {"rmse": quality},
+            "labels": {"n": 0},
         }
 
     def start(
         self, stream: str, what: str, key: str, inputs: tuple[str, ...], spec: dict[str, Any]
     ) -> None:
-        self._send(lambda: self._work(stream, what, key, spec))
+        self._send(what, lambda: self._work(stream, what, key, spec))
 
     def show(self, stream: str, receiver: str, seq: int, value: dict[str, Any]) -> None:
-        self._send(
-            (lambda: self._route(stream, seq, value))
-            if receiver == "router"
-            else (lambda: self._raise_floor(stream, seq))
-        )
+        if receiver == "router":
+            fence = self.lease_of(stream)
+            self._send("routes", lambda: self._route(stream, seq, value, fence))
+        else:
+            self._send("floor", lambda: self._raise_floor(stream, seq))
 
-    def _send(self, message: Callable[[], None]) -> None:
+    def _send(self, what: str, message: Callable[[], None]) -> None:
         """A call arrives, or not, or late, or twice; the caller may not learn which."""
-        fate = 1.0 if self.is_calm else self.rng.random()
-        late_s = self.rng.expovariate(1 / self.rng.choice([600, 6 * 3600]))
-        if fate < 0.05:
+        if self.is_full():
+            raise UnavailableError("the disk is full")
+        dice = self.dice
+        if dice.is_calm or (fate := dice.random()) >= 0.2:
+            message()
+        elif fate < 0.05:
+            if not dice.admits(f"a call is lost: {what}"):
+                return message()
             raise UnavailableError("lost")
-        if fate < 0.10:
-            self.later(late_s, message)
+        elif fate < 0.10:
+            if not dice.admits(f"a call comes late: {what}"):
+                return message()
+            self.later(self._late_s(), message)
             raise UnavailableError("under way")
-        message()
-        if fate < 0.15:
-            raise UnavailableError("the answer was lost")
-        if fate < 0.20:
-            self.later(late_s, message)
+        elif fate < 0.15:
+            message()
+            if dice.admits(f"an answer is lost: {what}"):
+                raise UnavailableError("the answer was lost")
+        else:
+            message()
+            if dice.admits(f"a call comes twice: {what}"):
+                self.later(self._late_s(), message)
+        return None
+
+    def _late_s(self) -> float:
+        return self.rng.expovariate(1 / self.rng.choice([600, 6 * HOUR]))
 
     # the receivers
 
     def _work(self, stream: str, what: str, key: str, spec: dict[str, Any]) -> None:
         seq = int(key.partition("#")[2])
-        if seq < self.floor.get(stream, 0) and "late_start_accepted" not in self.bugs:
+        floor = self.floor.get(stream, 0)
+        if seq < floor and "late_start_accepted" not in self.bugs:
             return
         self._raise_floor(stream, seq)
-        if (what, key) in self.jobs and "work_repeated" not in self.bugs:
+        if (what, key) in self.jobs and not (
+            "work_repeated" in self.bugs or ("bundle_not_keyed" in self.bugs and what == "pack")
+        ):
             return
-        self.applied[what, key] += 1
-        fate = "done"
-        if what in MORTAL and not self.is_calm:
-            fate = self.rng.choices(["done", "dies", "hangs"], MORTAL[what])[0]
-        ready_at = self.now + self.rng.uniform(*DURATION_S[what])
+        self.watch.began(stream, what, key, is_late=seq < floor)
+        rng, fate = self.rng, "done"
+        if not self.dice.is_calm:
+            dice, ways = self.dice.random(), ENDS_BADLY[what]
+            if dice < sum(ways):
+                way = next(w for n, w in enumerate(WAYS) if dice < sum(ways[: n + 1]))
+                fate = way if self.dice.admits(f"work {way}: {what}") else fate
+        ready_at = self.now + rng.uniform(*DURATION_S[what])
         made = self._make(stream, what, key, spec)
-        self.jobs[what, key] = Job(
-            stream, seq, what, ready_at, fate, made, seq < self.floor[stream]
-        )
+        self.jobs[what, key] = Job(stream, seq, what, ready_at, fate, made)
 
     def _make(self, stream: str, what: str, key: str, spec: dict[str, Any]) -> dict[str, Any]:
-        made = f"{what}-{key}-{self.rng.getrandbits(32):08x}"  # never the same bytes twice
+        rng = self.rng
+        made = f"{what}-{key}-{rng.getrandbits(32):08x}"  # never the same bytes twice
         model = stream.split("/")[1]
-        if what == "snapshot":
-            n = sum(at <= self.now for at in self.sources[model])
-            made = next(
-                (s for v in range(n, -1, -1) if (s := f"{model}-data-{v}") not in spec["barred"]),
-                "",
-            )
-            if made:
-                self.truth.setdefault(made, {"is_bad": self.rng.random() < 0.15})
-            return {"made": made, "passed": self.rng.random() > 0.03}
-        if what == "training":
-            harm = (
-                "quality"
-                if self.truth[spec["snapshot"]]["is_bad"]
-                else self.rng.choice(["", "", "", "", "errors"])
-            )
-            gates = self.rng.choice(["accept"] * 6 + ["reject", "undecided"])
-            self.truth[made] = {
-                "harm": harm,
-                "gates": gates,
-                "is_answering": self.rng.random() < 0.9,
-            }
-        if what == "pack":
-            trained = next(
-                j.seen["made"]
-                for (w, k), j in self.jobs.items()
-                if w == "training" and k == f"{stream}#{spec['training_seq']}"
-            )
-            made = f"bundle-of-{trained}"
-            self.truth[made] = self.truth[trained]
-            return {"made": made, "flavour": "onnx"}
-        if what == "evaluation":
-            shift = {"accept": -0.1, "undecided": 0.0, "reject": 0.1}[
-                self.truth[spec["bundle"]]["gates"]
-            ]
-            metric = {
-                "name": "rmse",
-                "value": 0.7 + shift,
-                "lower": 0.65 + shift,
-                "upper": 0.75 + shift,
-                "n": 300,
-            }
-            evidence = {
-                "metrics": {"rmse": metric}, "trivial": {"name": "rmse", "value": 2.0}, "champion": None, "size_bytes": 1000, "n_heldout": 300,
-            }  # fmt: skip
-            return {"made": made, "evidence": evidence}
-        if what == "staging":
-            return {
-                "made": made,
-                "is_answering": self.truth[spec["bundle"]]["is_answering"],
-                "cause": "",
-            }
+        match what:
+            case "snapshot":  # the same rows give the same snapshot
+                n = sum(at <= self.now for at in self.sources[model])
+                known = (f"{model}-data-{v}" for v in range(n, -1, -1))
+                made = next((s for s in known if s not in spec["barred"]), "")
+                if made:
+                    self.truth.setdefault(made, {"is_bad": rng.random() < 0.15})
+                return {"made": made, "passed": rng.random() > 0.03}
+            case "training":
+                is_bad = self.truth[spec["snapshot"]]["is_bad"]
+                self.truth[made] = {
+                    "harm": "quality" if is_bad else rng.choice(["", "", "", "", "errors"]),
+                    "gates": rng.choice(["accept"] * 6 + ["reject", "undecided"]),
+                    "is_answering": rng.random() < 0.9,
+                }
+            case (
+                "pack"
+            ):  # and the same model the same bundle: its name is the digest of what is in it
+                key = f"{stream}#{spec['training_seq']}"
+                trained = self.jobs["training", key].seen["made"]
+                made = f"bundle-of-{trained}"
+                if "bundle_keyed_by_seq" in self.bugs:
+                    made += f"-{rng.getrandbits(16):04x}"
+                self.truth[made] = self.truth[trained]
+                self.watch.packed(trained, made)
+                return {"made": made, "flavour": "onnx"}
+            case "evaluation":
+                gates = self.truth[spec["bundle"]]["gates"]
+                shift = {"accept": -0.1, "undecided": 0.0, "reject": 0.1}[gates]
+                metric = {
+                    "name": "rmse", "value": 0.7 + shift, "lower": 0.65 + shift, "upper": 0.75 + shift, "n": 300,
+                }  # fmt: skip
+                evidence = {
+                    "metrics": {"rmse": metric}, "trivial": {"name": "rmse", "value": 2.0}, "champion": None, "size_bytes": 1000, "n_heldout": 300,
+                }  # fmt: skip
+                return {"made": made, "evidence": evidence}
+            case "staging":
+                is_answering = self.truth[spec["bundle"]]["is_answering"]
+                return {"made": made, "is_answering": is_answering, "cause": ""}
         return {"made": made}
 
     def _raise_floor(self, stream: str, seq: int) -> None:
         """Work for anything before `seq` is over: stop it, and start none of it any more."""
-        if seq <= self.floor.get(stream, 0):
+        if seq <= self.floor.get(stream, 0) and "reaper_kills_others" not in self.bugs:
             return
-        self.floor[stream] = seq
+        self.floor[stream] = max(seq, self.floor.get(stream, 0))
         for job in self.jobs.values():
-            if (
-                job.stream == stream
-                and job.seq < seq
-                and job.alive(self.now)
-                and "nobody_reaps" not in self.bugs
-            ):
-                job.fate = "killed"
+            if job.stream == stream and job.alive(self.now) and "nobody_reaps" not in self.bugs:
+                is_over = job.seq != seq if "reaper_kills_others" in self.bugs else job.seq < seq
+                job.fate = "killed" if is_over else job.fate
 
-    def _route(self, stream: str, seq: int, value: dict[str, Any]) -> None:
-        current = self.router.get(stream, (0, {}, 0.0))[0]
+    def _route(self, stream: str, seq: int, value: dict[str, Any], fence: int) -> None:
+        current, routes, since = self.router.get(stream, (0, {"arms": []}, 0.0))
         if "router_forgets" in self.bugs and self.rng.random() < 0.3:
             current = 0
-        if seq <= current and "router_takes_any" not in self.bugs:
+        is_stale = seq <= current and "router_takes_any" not in self.bugs
+        if "router_checks_lease_only" in self.bugs:
+            is_stale = fence < self.fences.get(stream, 0)
+            self.fences[stream] = max(fence, self.fences.get(stream, 0))
+        if is_stale:
             return
+        self.watch.shown(stream, seq, value)
+        if routes["arms"] and stream[11:] not in self.silent:
+            self.before[stream] = self._counted(stream, current, routes, since, with_traffic=True)
         self.router[stream] = (seq, value, self.now)
-        self.shown.append((stream, seq, value))
