@@ -9,10 +9,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gyrostat.errors import LedgerError
 from gyrostat.ledger import entries
+from gyrostat.ledger.chain import seal
 from gyrostat.loop import reconcile
+from gyrostat.rollout import production
 from gyrostat.terms import Draft
 from tests.loop.simulation import releases
 from tests.loop.simulation.history import History
+from tests.loop.simulation.mistakes import planted
 from tests.loop.simulation.shrink import minimise, shrink
 from tests.loop.simulation.world import SimulatedWorld
 
@@ -137,6 +140,30 @@ def test_a_write_that_failed_has_changed_nothing(mistake, is_listed):
         history.append("run/m/1", Draft("opened", 0.0, "loop", body=step), expect_seq=1, fence=None, is_last=True)  # fmt: skip
     assert len(history.log) == 1
     assert ("run/m/1" in history.streams()) == is_listed
+
+
+@pytest.mark.parametrize(("mistake", "is_harmed"), [("", False), ("previous_kept", True)])
+def test_the_bundle_to_go_back_to_is_not_one_that_regressed_meanwhile(mistake, is_harmed):
+    """The champion before is imported again and regresses as candidate; then a person wants the champion gone."""
+    old, new = (production.Offer(f"bundle-{n}", f"run/m/{n}", f"data-{n}", f"production/m#{n}", n) for n in (1, 2))  # fmt: skip
+    again = old._replace(entry="production/m#9")
+    facts = production.Facts(
+        "production/m", state=production.State.CANARY, champion=new, previous=old, candidate=again, steps=(0.5,)
+    )  # fmt: skip
+    place = {"position": 1, "stream": "production/m", "fence": None, "at": 0.0, "prev": ""}
+    asked = {"bundle": new.bundle, "with_data": False, "to": "", "actor": "kim"}
+    with planted(frozenset(filter(None, [mistake])), with_next_release=False):
+        regressed = Draft("regressed", 0.0, "loop", again.ref, body={"cause": "errors"})
+        facts = production.fold(facts, seal(regressed, seq=10, **place))
+        facts = production.fold(facts, seal(Draft("rollback_asked", 0.0, "kim", body=asked), seq=11, **place))  # fmt: skip
+        answers = {arm["bundle"] for arm in production.routes(facts)}
+        if facts.unwanted:
+            rolled_back = Draft(
+                "rolled_back", 0.0, "loop", (new.bundle,), body={"cause": "by hand"}
+            )
+            facts = production.fold(facts, seal(rolled_back, seq=12, **place))
+            answers = {arm["bundle"] for arm in production.routes(facts)}
+    assert (old.bundle in answers) == is_harmed
 
 
 def test_loops_of_two_releases_take_turns_and_leave_nothing_behind():

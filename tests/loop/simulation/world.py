@@ -239,7 +239,13 @@ class SimulatedWorld:
                 made = next((s for s in known if s not in spec["barred"]), "")
                 if made:
                     self.truth.setdefault(made, {"is_bad": rng.random() < 0.15})
-                return {"made": made, "passed": rng.random() > 0.03}
+                passed = rng.random() > 0.03
+                checks = {
+                    "n_rules": 12,
+                    "n_broken": 0 if passed else 1,
+                    "n_rows_broken": 0 if passed else 7,
+                }
+                return {"made": made, "passed": passed, "checks": checks}
             case "training":
                 is_bad = self.truth[spec["snapshot"]]["is_bad"]
                 self.truth[made] = {
