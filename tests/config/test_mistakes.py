@@ -60,7 +60,7 @@ MISTAKES = [
     ("exclude: []", "exclude: id", "models.wine.data.exclude", "'id' is not allowed here. Allowed: a list of texts"),
     ("exclude: []", "exclude: [1]", "models.wine.data.exclude", "[1] is not allowed here"),
     ("exclude: []", "columns: {day: {kind: dat}}", "models.wine.data.columns.day.kind", 'Did you mean "date"?'),
-    ("exclude: []", "columns: {age: {kind: number, format: '%d'}}", "models.wine.data.columns.age.format", "only a date has one"),
+    ("exclude: []", "columns: {age: {kind: number, format: '%d'}}", "models.wine.data.columns.age.format", "1234.5 is written"),
     ("src.train:train", "src.train.train", "models.wine.train.run", "module:function (src.train:train), or the path of a script (src/train.py)"),
     ("rmse: {max: 0.70}", "rmes: {max: 0.70}", "models.wine.limits.rmes", 'there is no such metric. Did you mean "rmse"?'),
     ("rmse: {max: 0.70}", "rmse: {min: 0.70}", "models.wine.limits.rmse.min", "of rmse, less is better. Allowed: {max: ...}."),

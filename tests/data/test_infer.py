@@ -1,10 +1,11 @@
+import csv
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from gyrostat.data import tables
+from gyrostat.data import frames, tables
 from gyrostat.data.infer import Inference, infer
 from gyrostat.data.settings import ColumnSettings
 from gyrostat.errors import DataError, GyrostatError, NotYetError
@@ -85,7 +86,8 @@ def test_decimal_commas_are_numbers() -> None:
     assert (found.task, found.columns["Preis"].low, found.columns["Preis"].high) == ("regression", 31.35, 9187.84)  # fmt: skip
     assert "skewed" in said(found, "Preis")
     path = CASES / "decimal-comma.csv"
-    assert float(tables.read(path, tables.sniff(path).settings)["Fläche"][0]) == 2305.6
+    rows = frames.typed(tables.read(path, tables.sniff(path).settings), found)
+    assert rows["Fläche"][0] == 2305.6
 
 
 def test_quoted_newlines_are_one_record() -> None:
@@ -108,8 +110,18 @@ def test_values_are_not_taken_as_names() -> None:
     assert "5.2, 39.4, 5, 28.0, -0.442" in refusal("no-header.csv")
 
 
-def test_duplicate_names_are_not_renamed_in_silence() -> None:
-    assert "'temp' (columns 1, 2, 5)" in refusal("duplicate-names.csv")
+def test_duplicate_names_are_told_apart_aloud() -> None:
+    path = CASES / "duplicate-names.csv"
+    sniffed, df = tables.load(path)
+    assert df.columns == ["temp", "temp (column 2)", "line", "column 4", "temp (column 5)", "temp.1", "humidity", "output"]  # fmt: skip
+    notes = "\n".join(sniffed.notes)
+    assert "'temp' stands 3 times (columns 1, 2, 5), now called 'temp', 'temp (column 2)', 'temp (column 5)'" in notes  # fmt: skip
+    assert "names were trimmed: ' humidity ', ' output'" in notes
+    assert "column 4 has no name" in notes
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [list(row) for row in df.rows()] == [[v or None for v in row] for row in rows]
+    assert len(infer(df, " output").features) == 7
 
 
 def test_odd_names_stay() -> None:
@@ -159,9 +171,15 @@ def test_days_come_first_in_all_rows() -> None:
 
 
 def test_money_is_no_class() -> None:
-    message = refusal("money.csv")
-    assert "매출" in message
-    assert "₩2,176,000" in message
+    found = look("money.csv")
+    assert (found.task, found.columns["매출"].low, found.columns["매출"].high) == ("regression", 100000, 2466000)  # fmt: skip
+    forms = {n: (g.format, g.n_missing) for n, g in found.columns.items() if g.format}
+    assert forms == {"마진": ("1234.5%", 0), "수량": ("1,234.5", 0), "단가": ("₩1,234.5", 0), "손익": ("1,234.5", 0), "재고": ("1,234.5", 28), "매출": ("₩1,234.5", 0)}  # fmt: skip
+    assert "'(2,056)' is -2056" in said(found, "손익")
+    assert "per cent" in said(found, "마진")
+    path = CASES / "money.csv"
+    rows = frames.typed(tables.read(path, tables.sniff(path).settings), found)
+    assert (rows["손익"][1], rows["마진"][0], rows["재고"].null_count()) == (-2056.0, 14.8, 28)
 
 
 def test_missing_words_make_no_category_of_numbers() -> None:
@@ -178,9 +196,19 @@ def test_missing_words_make_no_category_of_numbers() -> None:
 
 
 def test_infinity_never_passes() -> None:
-    message = refusal("infinite.csv")
-    assert "ratio holds infinity in 4 rows: 36, 56, 99, 217" in message
-    assert "scale holds infinity in 1 row: 67" in message
+    found = look("infinite.csv")
+    assert "holds infinity in 4 rows: 36, 56, 99, 217" in said(found, "ratio")
+    assert "holds infinity in 1 row: 67" in said(found, "scale")
+    assert (found.columns["ratio"].n_missing, found.columns["scale"].n_missing) == (4, 1)
+    path = CASES / "infinite.csv"
+    rows = frames.typed(tables.read(path, tables.sniff(path).settings), found)
+    assert rows["ratio"].is_finite().sum() == 256
+    assert rows["scale"].max() < 1e30
+
+
+def test_many_infinities_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x holds infinity in 20 rows: 1, 3"):
+        of(column(["inf", "1.5"] * 20), "y", tmp_path)
 
 
 def test_one_value_is_nothing_to_learn() -> None:
@@ -188,10 +216,19 @@ def test_one_value_is_nothing_to_learn() -> None:
     assert all(word in message for word in ("'status'", "'active'", "150 rows"))
 
 
-def test_spellings_are_listed() -> None:
-    message = refusal("spellings.csv")
-    assert "7 spellings of 2 values" in message
-    assert "' PASS'" in message
+def test_spellings_of_a_class_are_listed_and_joined() -> None:
+    found = look("spellings.csv")
+    assert found.task == "binary"
+    assert {c.casefold() for c in found.classes} == {"pass", "fail"}
+    told = said(found, "Result")
+    assert "7 spellings of 2 values" in told
+    for spelling in ("Pass", "pass", " PASS", "pass ", "Fail", "fail", "FAIL "):
+        assert f"'{spelling}'" in told
+    path = CASES / "spellings.csv"
+    df = tables.read(path, tables.sniff(path).settings)
+    labels = frames.typed(df, found)["Result"].to_list()
+    assert [v.casefold() for v in labels] == [v.strip().casefold() for v in df["Result"].to_list()]
+    assert set(labels) == set(found.classes)
 
 
 def test_a_class_of_one_row_is_said_and_left_out() -> None:

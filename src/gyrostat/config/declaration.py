@@ -9,6 +9,7 @@ from typing import Any
 from gyrostat.adapters.notify.settings import Receiver
 from gyrostat.config.fields import Bound, Each, Group, Mistake, Value, nearest, shown
 from gyrostat.config.grammar import FOLLOWED, GRAMMAR, SERVICE
+from gyrostat.data import numerals
 from gyrostat.data.settings import (
     ColumnSettings,
     DataSettings,
@@ -116,11 +117,8 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
     _check_metric(compared, task, f"{where}.gates.champion.metric")
     columns = {}
     for column, c in data["columns"].items():
-        if c["format"] and c["kind"] not in ("", "date"):
-            raise Mistake(
-                f"only a date has one, and kind is {c['kind']}.",
-                key=f"{where}.data.columns.{column}.format",
-            )
+        if c["format"]:
+            _check_format(c["format"], c["kind"], f"{where}.data.columns.{column}.format")
         columns[column] = ColumnSettings(c["kind"], c["format"], c["missing"])
     n_alarms, period_s = m["monitoring"]["drift"]["false_alarms"]
     budget, window_s = retraining["budget"]
@@ -160,6 +158,16 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
         ServingSettings(**m["serving"]),
         output["threshold"],
     )  # fmt: skip
+
+
+def _check_format(form: str, kind: str, key: str) -> None:
+    if kind not in ("", "date", "number", "integer"):
+        raise Mistake(f"only dates and numbers have one, and kind is {kind}.", key=key)
+    if kind in ("number", "integer"):
+        try:
+            numerals.parse(form)
+        except ValueError as error:
+            raise Mistake(f"{error}.", key=key) from None
 
 
 def _check_metric(metric: str, task: str, key: str, *, others: tuple[str, ...] = ()) -> None:

@@ -191,7 +191,9 @@ SOURCE = Group(
             {"type": "string", "minLength": 1},
             is_required=True,
         ),
-        "format": choice(("", "csv", "parquet"), "", "empty: by its name"),
+        "format": choice(
+            ("", "csv", "parquet", "jsonl"), "", "empty: CSV, or Parquet by its first bytes"
+        ),
         "encoding": Value(
             _encoding, "utf-8, cp949, latin-1, ...", "of its text", "utf-8", {"type": "string"}
         ),
@@ -203,7 +205,7 @@ SOURCE = Group(
             {"type": "string", "minLength": 1, "maxLength": 1},
         ),
         "decimal": choice((".", ","), ".", "in numbers"),
-        "thousands": choice(("", ",", ".", " "), "", "in numbers"),
+        "thousands": choice(("", ",", ".", " ", "'"), "", "in numbers"),
         "skip_lines": number(
             0, "lines above the header that are no part of the table", low=0, whole=True
         ),
@@ -217,7 +219,10 @@ COLUMN = Group(
         "kind": choice(
             ("", "number", "integer", "boolean", "category", "date"), "", "empty: as read"
         ),
-        "format": text("", "dates: a strptime format"),
+        "format": text(
+            "",
+            "dates: a strptime format; numbers: how 1234.5 is written, as in 1.234,5 or ₩1,234.5",
+        ),
         "missing": texts("texts that stand for a missing value"),
     },
     "what one column is",

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gyrostat.data.readings import LARGEST, MISSING_WORDS, NUMBER, moments
+from gyrostat.data import dates, numerals
+from gyrostat.data.numerals import PLAIN, NumberFormat
+from gyrostat.data.personal import masked
+from gyrostat.data.readings import LARGEST, MISSING_WORDS, NUMBER, format_of, truths, word
 from gyrostat.data.settings import ColumnSettings
 from gyrostat.errors import ConfigError
 
@@ -54,6 +57,11 @@ def read(path: Path) -> dict[str, Any]:
     return {"columns": {str(name): rule for name, rule in columns.items()}}
 
 
+def kinds(rules: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each column that has a rule about it: what the column is read as."""
+    return {name: rule["kind"] for name, rule in rules["columns"].items() if "kind" in rule}
+
+
 def _wrong(rule: Any) -> str:
     if not isinstance(rule, dict):
         return ": a mapping of rules is needed."
@@ -84,13 +92,15 @@ def run(
     rules: Mapping[str, Any],
     personal: frozenset[str] = frozenset(),
     columns: Mapping[str, ColumnSettings] | None = None,
+    table: NumberFormat = PLAIN,
 ) -> dict[str, Any]:
     """Judge a table of texts; the shape of a snapshot record's `checks`.
 
     Args:
         df: the source as `tables.read` gives it. Rows that came through the server are not judged here.
         personal: columns whose values are masked in examples.
-        columns: formats of dates and words for missing values, as declared.
+        columns: formats and words for missing values, as declared.
+        table: how numbers are written where a column does not say it.
     """
     import polars as pl
 
@@ -104,7 +114,7 @@ def run(
             is_broken_row = ~is_broken_row | is_broken_row
             continue
         settings = (columns or {}).get(name, ColumnSettings())
-        for what, is_broken in _rules(rule, df[name], settings):
+        for what, is_broken in _rules(rule, df[name], settings, table):
             n_rules += 1
             n_broken = int(is_broken.sum())
             if not n_broken:
@@ -113,7 +123,10 @@ def run(
             first = is_broken.arg_true().head(N_EXAMPLES).to_list()
             values = [df[name][row] for row in first]
             examples = [
-                {"row": row + 1, "value": MASK if name in personal and v is not None else v}
+                {
+                    "row": row + 1,
+                    "value": MASK if name in personal and v is not None else v and masked(v),
+                }
                 for row, v in zip(first, values, strict=True)
             ]
             broken.append({"column": name, "rule": what, "rows": n_broken, "examples": examples})
@@ -126,7 +139,7 @@ def run(
 
 
 def _rules(
-    rule: Mapping[str, Any], column: pl.Series, settings: ColumnSettings
+    rule: Mapping[str, Any], column: pl.Series, settings: ColumnSettings, table: NumberFormat
 ) -> list[tuple[str, pl.Series]]:
     """Each rule with a mask of the rows that break it."""
     import polars as pl
@@ -140,8 +153,11 @@ def _rules(
     if not is_text:
         gone = gone | plain.str.to_lowercase().is_in(sorted(MISSING_WORDS)).fill_null(False)
     there = plain.set(gone, None)
-    is_number = there.str.contains(f"^(?:{NUMBER.pattern})$")
-    numbers = there.set(~is_number.fill_null(False), None).cast(pl.Float64, strict=False)
+    numbers = pl.Series(column.name, [None], dtype=pl.Float64).new_from_index(0, len(column))
+    if not is_text and kind not in ("date", "boolean"):
+        written = numerals.plain(there, format_of(settings.format, table))
+        is_number = written.str.contains(numerals.IS_NUMBER).fill_null(False)
+        numbers = written.set(~is_number, None).cast(pl.Float64, strict=False)
     found: list[tuple[str, pl.Series]] = []
     if rule.get("kind") in _SAID:
         match kind:
@@ -150,9 +166,9 @@ def _rules(
             case "integer":
                 is_right = (numbers.abs() <= LARGEST) & (numbers == numbers.round(0))
             case "boolean":
-                is_right = there.str.to_lowercase().is_in(["true", "false"])
+                is_right = there.is_in(list(_truths(there)))
             case _:
-                is_right = there.is_in(list(moments(there, settings.format)))
+                is_right = dates.instants(there, settings.format).is_not_null()
         found.append((_SAID[kind], ~(is_right.fill_null(False) | gone)))
     if rule.get("missing") == "none":
         found.append(("no missing values", gone))
@@ -164,12 +180,21 @@ def _rules(
     if "values" in rule:
         allowed = [str(v) for v in rule["values"]]
         shown = ", ".join(v.strip() for v in allowed[:8]) + (", ..." if len(allowed) > 8 else "")
-        as_numbers = [float(v) for v in allowed if NUMBER.fullmatch(v)]
-        is_right = there.is_in([v.strip() for v in allowed]) | numbers.is_in(as_numbers).fill_null(False)  # fmt: skip
+        as_numbers = {float(v) for v in allowed if NUMBER.fullmatch(v.strip())}
+        words = {word(v) for v in allowed}
+        form = format_of(settings.format, table)
+        seen = there.drop_nulls().unique()
+        right = [v for v, p in zip(seen, numerals.plain(seen, form), strict=True) if word(v) in words or (NUMBER.fullmatch(p) and float(p) in as_numbers)]  # fmt: skip
+        is_right = there.is_in(right)
         found.append((f"one of {shown}", ~(is_right.fill_null(False) | gone)))
     if rule.get("unique"):
         found.append(("unique", there.is_duplicated() & ~gone))
     return found
+
+
+def _truths(there: pl.Series) -> dict[str, bool]:
+    counted = there.drop_nulls().rename("value").value_counts()
+    return truths(counted["value"], counted["count"])
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

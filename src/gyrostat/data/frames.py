@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from gyrostat_runtime.rows import from_columns
 from gyrostat_runtime.schema import Column, Schema
 
-from gyrostat.data.infer import Inference
-from gyrostat.data.readings import LARGEST, NUMBER, Guess, moments
+from gyrostat.data import dates, numerals
+from gyrostat.data.inference import Inference
+from gyrostat.data.readings import LARGEST, NUMBER, Guess, format_of, truth, word
 
 if TYPE_CHECKING:
     import numpy
@@ -30,15 +31,19 @@ def typed(df: polars.DataFrame, inference: Inference) -> polars.DataFrame:
 def _typed(column: polars.Series, guess: Guess) -> polars.Series:
     import polars as pl
 
-    plain = _plain(column, guess)
     if guess.kind in ("number", "integer"):
-        return _numbers(plain)
+        return _numbers(column, guess)
+    plain = _plain(column, guess)
     if guess.kind == "boolean":
-        words = {"true": True, "false": False}
-        return plain.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+        # The words of this column only: of another pair, a request could not say them.
+        own = dict(zip((c.casefold() for c in guess.categories), (False, True), strict=False))
+        words = {
+            v: own.get(v.casefold()) if own else truth(v)
+            for v in plain.drop_nulls().unique().to_list()
+        }
+        return plain.replace_strict(words, default=None, return_dtype=pl.Boolean)
     if guess.kind == "date":
-        found = moments(plain, guess.format)
-        return plain.set(~plain.is_in(list(found)).fill_null(False), None)
+        return plain.set(dates.instants(plain, guess.format).is_null(), None)
     # A blank is missing, padding is the file's own.
     return column.set(plain.is_null(), None)
 
@@ -52,10 +57,11 @@ def _plain(column: polars.Series, guess: Guess) -> polars.Series:
     return plain.set(gone.fill_null(False), None)
 
 
-def _numbers(plain: polars.Series) -> polars.Series:
+def _numbers(column: polars.Series, guess: Guess) -> polars.Series:
     import polars as pl
 
-    numbers = plain.set(~plain.str.contains(f"^(?:{NUMBER.pattern})$").fill_null(False), None)
+    plain = numerals.plain(_plain(column, guess), format_of(guess.format))
+    numbers = plain.set(~plain.str.contains(numerals.IS_NUMBER).fill_null(False), None)
     values = numbers.cast(pl.Float64, strict=False)
     # Neither infinity nor what a 32-bit number cannot hold ever reaches a model.
     return values.set((values.abs() > LARGEST).fill_null(False), None) + 0.0
@@ -65,20 +71,16 @@ def _target(column: polars.Series, inference: Inference) -> polars.Series:
     import polars as pl
 
     guess = inference.columns[inference.target]
-    plain = _plain(column, guess)
     if not inference.classes:
-        return _numbers(plain)
+        return _numbers(column, guess)
     if inference.class_kind in ("integer", "number"):
         by_value = {float(c): c for c in inference.classes}
-        return _numbers(plain).replace_strict(by_value, default=None, return_dtype=pl.String)
-    # One spelling for each class: those that differ by case or padding alone were refused when the table was read.
-    by_word = {_word(c): c for c in inference.classes}
-    found = {v: by_word.get(_word(v)) for v in plain.drop_nulls().unique().to_list()}
+        return _numbers(column, guess).replace_strict(by_value, default=None, return_dtype=pl.String)  # fmt: skip
+    plain = _plain(column, guess)
+    # Spellings that differ by case or padding alone are one class.
+    by_word = {word(c): c for c in inference.classes}
+    found = {v: by_word.get(word(v)) for v in plain.drop_nulls().unique().to_list()}
     return plain.replace_strict(found, default=None, return_dtype=pl.String)
-
-
-def _word(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def spelled(label: Any, schema: Schema) -> Any:
@@ -100,7 +102,7 @@ def spelled(label: Any, schema: Schema) -> Any:
         if not NUMBER.fullmatch(text.strip()):
             return None
         return next((c for c in output.classes if float(c) == float(text)), None)
-    return next((c for c in output.classes if _word(c) == _word(text)), None)
+    return next((c for c in output.classes if word(c) == word(text)), None)
 
 
 def as_json(value: Any, schema: Schema) -> Any:

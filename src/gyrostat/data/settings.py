@@ -11,11 +11,12 @@ class SourceSettings:
 
     path: str
     format: str = ""
-    """`csv` or `parquet`; empty: by the name of the file."""
+    """`csv`, `parquet` or `jsonl`; empty: CSV, or Parquet by its first bytes. Packed files (gzip, zip) are unpacked first."""
     encoding: str = "utf-8"
     separator: str = ","
     decimal: str = "."
     thousands: str = ""
+    """How numbers are written where a column's own values could be read in two ways."""
     skip_lines: int = 0
     """Lines above the header that are not part of the table."""
     header: bool = True
@@ -50,7 +51,7 @@ class ColumnSettings:
     kind: str = ""
     """number, integer, boolean, category, date; empty: as read."""
     format: str = ""
-    """Dates: a strptime format; empty: ISO 8601."""
+    """Dates: a strptime format; empty: ISO 8601. Numbers: how 1234.5 is written (`1.234,5`, `₩1,234.5`); empty: as the source says."""
     missing: tuple[str, ...] = ()
     """Texts that stand for a missing value, besides the blank."""
 

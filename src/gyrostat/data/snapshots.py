@@ -20,6 +20,7 @@ from gyrostat_runtime.schema import Schema
 
 from gyrostat.data import checks, frames, split, tables
 from gyrostat.data.infer import Inference, infer
+from gyrostat.data.numerals import NumberFormat
 from gyrostat.data.settings import DataSettings
 from gyrostat.errors import DataError, UsageError
 
@@ -59,13 +60,26 @@ def records(state: Path, model: str) -> list[dict[str, Any]]:
 
 
 def source_of(project: Path, settings: DataSettings) -> tuple[polars.DataFrame, Inference]:
-    """The source as texts, and what it means under the declaration.
+    """The source as texts, and what it means under the declaration: the kinds are those of its columns and its checks.
 
     Raises:
-        DataError, UsageError: it cannot be read or learned from.
+        DataError, UsageError: it cannot be read or learned from; says how it differs from what is declared.
+        ConfigError: the checks cannot be read.
     """
-    df = tables.read(project / settings.source.path, settings.source)
-    return df, infer(df, settings.target, settings=settings)
+    path = project / settings.source.path
+    kinds = checks.kinds(checks.read(project / "config" / settings.checks))
+    try:
+        df = tables.read(path, settings.source)
+        return df, infer(df, settings.target, settings=settings, kinds=kinds)
+    except DataError as error:
+        differing = tables.differences(path, settings.source)
+        if not differing:
+            raise
+        listed = "; ".join(differing)
+        raise DataError(
+            f"{error}\n{path.name} looks otherwise than it is declared: {listed}. Write it as before, or change the declaration.",
+            **error.facts,
+        ) from error
 
 
 def take(
@@ -85,7 +99,8 @@ def take(
     df, inference = source_of(project, settings)
     rules = checks.read(project / "config" / settings.checks)
     personal = frozenset(settings.personal)
-    report = checks.run(df, rules, personal, settings.columns)
+    table = NumberFormat(settings.source.decimal, settings.source.thousands)
+    report = checks.run(df, rules, personal, settings.columns, table)
     # What the declaration calls personal may not be in the table any more.
     schema = inference.schema(tuple(c for c in settings.personal if c in df.columns))
     moment = time.time() if until is None else until

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gyrostat_runtime.schema import Schema
 
-from gyrostat.data.readings import moment, moments
+from gyrostat.data.dates import instants, moment
 from gyrostat.data.settings import DataSettings
 from gyrostat.errors import ConfigError
 
@@ -73,8 +73,5 @@ def _by_time(column: pl.Series, cut: str, schema: Schema) -> list[str]:
         raise ConfigError(
             f"data.split.cut is {cut!r}; a date is needed, as in 2025-04-01. Nothing was changed."
         ) from error
-    found = moments(column, form)
-    return [
-        HELDOUT if (when := found.get(text)) is not None and when >= border else TRAIN
-        for text in column.to_list()
-    ]
+    is_later = (instants(column, form) >= border.replace(tzinfo=None)).fill_null(False)
+    return [HELDOUT if later else TRAIN for later in is_later.to_list()]

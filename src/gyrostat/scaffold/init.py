@@ -10,17 +10,23 @@ import tempfile
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gyrostat import config
 from gyrostat.data import frames, split, tables
-from gyrostat.data.infer import Inference, infer
+from gyrostat.data.infer import Inference, Note, infer
+from gyrostat.data.names import quoted, shown
 from gyrostat.data.settings import ColumnSettings, DataSettings, SourceSettings
 from gyrostat.errors import DataError, UsageError
 from gyrostat.scaffold.guess import Guessed, guess
 from gyrostat.terms import Told
 
+if TYPE_CHECKING:
+    import polars
+    from gyrostat_runtime.schema import Schema
+
 MIN_SIDE = 5
+MAX_GUESSED_ON = 10_000
 PARAMS = {
     "regression": {"n_estimators": 100, "max_depth": 6},
     "binary": {"n_estimators": 100, "max_depth": 8},
@@ -55,23 +61,23 @@ def init(
         raise UsageError(
             f"{model!r} is no name for a model; letters, digits, _ and - are allowed. Use --name."
         )
-    sniffed = tables.sniff(data)
-    df = tables.read(data, sniffed.settings)
+    sniffed, df = tables.load(data)
     wanted = target if target is not None else df.columns[-1]
+    if wanted.strip() in sniffed.repeated:
+        raise DataError(
+            f"{quoted(wanted)} stands more than once in the header of {data.name}, so it is not clear which one is to be predicted. "
+            "Give each a name of its own. Nothing was written."
+        )
     inference = infer(df, wanted, task=task)
-    settings = _settings(inference, sniffed.settings, f"data/{data.name}")
-    schema = inference.schema(settings.personal)
-    typed = frames.typed(df, inference)
-    sides = split.sides(typed, settings, schema)
-    typed = typed.with_columns(_side=pl.Series(sides, dtype=pl.String)).filter(
-        typed[inference.target].is_not_null()
+    settings, schema, sides = _split(df, inference, sniffed.settings, f"data/{data.name}")
+    n_heldout = sides.count(split.HELDOUT)
+    # Limits are guesses; of a large table some rows show them as well.
+    few = df.gather_every(max(1, df.height // MAX_GUESSED_ON))
+    typed = frames.typed(few, inference).filter(pl.col(inference.target).is_not_null())
+    typed = typed.with_columns(
+        _side=pl.Series(split.sides(typed, settings, schema), dtype=pl.String)
     )
     train, heldout = (typed.filter(typed["_side"] == side) for side in (split.TRAIN, split.HELDOUT))
-    if train.height < MIN_SIDE or heldout.height < MIN_SIDE:
-        raise DataError(
-            f"The split leaves {train.height} rows to train and {heldout.height} to judge; {MIN_SIDE} of each are needed at least. "
-            "Nothing was written."
-        )
     params = {**PARAMS[inference.task.value], "random_state": 42}
     guessed = guess(_frame(train, schema), _frame(heldout, schema), schema, params)
     text = _config(model, settings, guessed, params)
@@ -90,10 +96,46 @@ def init(
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
-    n_twice = df.height - df.unique().height
+    n_twice = df.height - df.hash_rows().n_unique()
     return _told(
-        folder, data, model, df.width, inference, sniffed, settings, guessed, n_twice, heldout.height
+        folder, data, model, df.width, inference, sniffed, settings, guessed, n_twice, n_heldout
     )  # fmt: skip
+
+
+def _split(
+    df: polars.DataFrame, inference: Inference, source: SourceSettings, path: str
+) -> tuple[DataSettings, Schema, list[str]]:
+    """The declaration with a split that leaves rows on both sides; groups that do not are named and not taken."""
+    settings = _settings(inference, source, path)
+    schema = inference.schema(settings.personal)
+    sides = _sides(df, inference, settings, schema)
+    if settings.split.group and min(map(sides.count, (split.TRAIN, split.HELDOUT))) < MIN_SIDE:
+        group, inference.group, inference.entity = settings.split.group, "", ""
+        what = f"not taken as split.group: of {inference.columns[group].n_distinct} groups too few would be held out"
+        why = "rows of one group may be on both sides, so the held-out error is too small"
+        inference.notes.append(Note(group, what, why))
+        settings = _settings(inference, source, path)
+        schema = inference.schema(settings.personal)
+        sides = _sides(df, inference, settings, schema)
+    n_train, n_heldout = (sides.count(side) for side in (split.TRAIN, split.HELDOUT))
+    if min(n_train, n_heldout) < MIN_SIDE:
+        raise DataError(
+            f"The split leaves {n_train} rows to train and {n_heldout} to judge; {MIN_SIDE} of each are needed at least. "
+            "Nothing was written."
+        )
+    return settings, schema, sides
+
+
+def _sides(
+    df: polars.DataFrame, inference: Inference, settings: DataSettings, schema: Schema
+) -> list[str]:
+    """The side of each row with a label; in parts, so that a large table is never there twice."""
+    sides: list[str] = []
+    for part in df.iter_slices(50_000):
+        typed = frames.typed(part, inference)
+        typed = typed.filter(typed[inference.target].is_not_null())
+        sides += split.sides(typed, settings, schema)
+    return sides
 
 
 def _frame(rows: Any, schema: Any) -> Any:
@@ -244,7 +286,13 @@ _WORDS = {"number": "numeric", "category": "text"}
 
 
 def _line(about: str, what: str, why: str = "") -> str:
-    return f"  {about or 'table':<9} {what}" + (f"   ({why})" if why else "")
+    return f"  {shown(about or 'table'):<9} {what}" + (f"   ({why})" if why else "")
+
+
+def _read_as(sniffed: tables.Sniffed, inference: Inference) -> list[str]:
+    if inference.decimal == ".":
+        return list(sniffed.notes)
+    return [*sniffed.notes, f'decimal comma, "{inference.thousands}" between thousands']
 
 
 def _told(
@@ -269,7 +317,7 @@ def _told(
     )
     sign = "at most" if guessed.is_less_better else "at least"
     lines = [
-        f"Read {data.name}: {inference.n_rows:,} rows, {n_columns} columns, {', '.join(sniffed.notes)}."
+        f"Read {data.name}: {inference.n_rows:,} rows, {n_columns} columns, {', '.join(_read_as(sniffed, inference))}."
     ]
     lines += [_line(note.column, note.what, note.why) for note in inference.notes]
     shown = ", ".join(f"{n} {_WORDS.get(kind, kind)}" for kind, n in kinds.items())
@@ -288,7 +336,7 @@ def _told(
     facts = {
         "model": model, "folder": str(folder), "n_rows": inference.n_rows, "n_columns": n_columns, "target": inference.target,
         "task": inference.task.value, "classes": list(inference.classes), "positive": inference.positive,
-        "encoding": sniffed.settings.encoding, "separator": sniffed.settings.separator, "read_as": list(sniffed.notes),
+        "encoding": sniffed.settings.encoding, "separator": sniffed.settings.separator, "read_as": _read_as(sniffed, inference), "decimal": inference.decimal, "thousands": inference.thousands,
         "notes": [asdict(note) for note in inference.notes], "excluded": {g.name: g.excluded for g in inference.columns.values() if g.excluded},
         "personal": list(settings.personal), "features": {g.name: g.kind for g in features}, "n_heldout": n_heldout, "n_twice": n_twice,
         "limits": {guessed.metric: {"max" if guessed.is_less_better else "min": guessed.limit}, "error_rate": {"max": 0.01}, "latency_p99": {"max": 0.05}},
