@@ -52,41 +52,36 @@ def instants(values: pl.Series, format: str = "") -> pl.Series:
     """For each text its moment in UTC, null where it names none."""
     import polars as pl
 
-    distinct = values.drop_nulls().unique()
-    quick = _quickly(distinct, format) if len(distinct) > _MANY else None
-    if quick is None:
-        found = moments(distinct, format)
-        texts = pl.Series("text", list(found), dtype=pl.String)
-        # Through naive ones, since all are in UTC: a column of aware datetimes is built one by one.
-        times = pl.Series("at", [m.replace(tzinfo=None) for m in found.values()], dtype=pl.Datetime("us"))  # fmt: skip
-        quick = pl.DataFrame([texts, times])
-    joined = pl.DataFrame({"text": values}).join(quick, on="text", how="left", maintain_order="left")  # fmt: skip
+    if len(values) > _MANY and (quick := _quickly(values, format)) is not None:
+        return quick
+    found = moments(values, format)
+    texts = pl.Series("text", list(found), dtype=pl.String)
+    # Through naive ones, since all are in UTC: a column of aware datetimes is built one by one.
+    times = pl.Series("at", [m.replace(tzinfo=None) for m in found.values()], dtype=pl.Datetime("us"))  # fmt: skip
+    known = pl.DataFrame([texts, times])
+    joined = pl.DataFrame({"text": values}).join(known, on="text", how="left", maintain_order="left")  # fmt: skip
     return joined["at"].rename(values.name)
 
 
-def _quickly(distinct: pl.Series, format: str) -> pl.DataFrame | None:
-    """The compiled parser where every text is one it reads as `moment` does; else None."""
-    import polars as pl
+_ISO = (
+    (r"^\d{4}-\d{2}-\d{2}$", "%Y-%m-%d"),
+    (r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}$", "%Y-%m-%dT%H:%M:%S"),
+    (r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}$", "%Y-%m-%d %H:%M:%S"),
+)
 
-    simple = {
-        "": (r"^\d{4}-\d{2}-\d{2}$", "%Y-%m-%d"),
-        "T": (r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}$", "%Y-%m-%dT%H:%M:%S"),
-    }
+
+def _quickly(values: pl.Series, format: str) -> pl.Series | None:
+    """The compiled parser where every text is one that it reads as `moment` does; else None."""
+    choices = _ISO
     if format:
-        numeric = re.sub(
-            r"%[dmHMS]", r"\\d{1,2}", re.escape(format).replace("\\%", "%").replace("%Y", r"\d{4}")
-        )
-        if re.search(r"%[a-zA-Z]", numeric):
+        numeric = re.sub(r"%[dmHMS]", r"\\d{1,2}", re.escape(format).replace("\\%", "%").replace("%Y", r"\d{4}"))  # fmt: skip
+        if "%" in numeric:
             return None
-        choices = [(f"^{numeric}$", format)]
-    else:
-        choices = list(simple.values())
+        choices = ((f"^{numeric}$", format),)
+    head = values.drop_nulls().head(100)
     for pattern, form in choices:
-        if distinct.str.contains(pattern).all():
-            texts = distinct.str.replace(" ", "T", literal=True) if "T" in form else distinct
-            times = texts.str.to_datetime(form, strict=False, time_unit="us")
-            made = pl.DataFrame([distinct.rename("text"), times.rename("at")])
-            return made.filter(pl.col("at").is_not_null())
+        if head.str.contains(pattern).all() and values.str.contains(pattern).all():
+            return values.str.to_datetime(form, strict=False, time_unit="us")
     return None
 
 

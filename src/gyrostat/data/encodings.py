@@ -56,12 +56,17 @@ def judge(data: bytes, name: str) -> str:
     return "cp1252" if _reads(data, "cp1252") else "latin-1"
 
 
-def in_utf8(data: bytes, encoding: str, name: str) -> bytes:
+def in_utf8(data: bytes, encoding: str, name: str, *, is_judged: bool = False) -> bytes:
     """The text in UTF-8 without a mark.
+
+    Args:
+        is_judged: `judge` found this encoding in these bytes.
 
     Raises:
         DataError: it is not in that encoding.
     """
+    if is_judged and encoding == "utf-8":
+        return data.removeprefix(MARK)
     if not encoding.lower().replace("_", "-").startswith("utf-16"):
         no_binary(data, name)
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):

@@ -17,6 +17,8 @@ LARGEST = 3.4028235e38
 """What the model server answers at most: beyond it a 32-bit number is infinite."""
 MAX_ODD = 0.05
 """At most this share of a column's values may be something else than what it is taken for."""
+MAX_ODD_KINDS = 20
+"""And at most so many different ones: more are a language of their own."""
 _SYMBOLS = "₩￦$€£¥￥₹₽₺₫฿₴₪₱₦₡₲₵₸"
 _CODES = (
     "KRW", "USD", "EUR", "GBP", "JPY", "CNY", "CHF", "CAD", "AUD", "NZD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "INR", "BRL",
@@ -140,7 +142,7 @@ def recognise(values: pl.Series, counts: pl.Series, table: NumberFormat = PLAIN)
     import polars as pl
 
     total = int(counts.sum() or 0)
-    if not total:
+    if not total or int((~values.head(10 * MAX_ODD_KINDS).str.contains(_ANY)).sum()) > MAX_ODD_KINDS:  # fmt: skip
         return Recognised(None)
     frame = pl.DataFrame({"text": values, "n": counts}).with_columns(
         before=pl.col("text").str.extract(_ANY, 1),

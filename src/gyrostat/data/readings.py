@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gyrostat.data import dates, numerals
 from gyrostat.data.dates import moment, moments
 from gyrostat.data.names import quoted, shown
-from gyrostat.data.numerals import LARGEST, MAX_ODD, NUMBER, PLAIN, NumberFormat
+from gyrostat.data.numerals import LARGEST, MAX_ODD, MAX_ODD_KINDS, NUMBER, PLAIN, NumberFormat
 from gyrostat.data.personal import masked
 from gyrostat.data.settings import ColumnSettings
 
@@ -27,6 +27,8 @@ MISSING_WORDS = frozenset(
 """Lower case. In numbers, dates and booleans these stand for a missing value; in a category they are levels."""
 INTEGER = re.compile(r"[+-]?[0-9]+")
 MAX_ROWS_SHOWN = 10
+MAX_LEVELS = 10_000
+_MANY = 100_000
 TRUTHS = (
     ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("아니오", "예"), ("아니요", "예"), ("아니오", "네"), ("아니요", "네"),
     ("거짓", "참"), ("무", "유"), ("nein", "ja"), ("non", "oui"), ("falsch", "wahr"), ("faux", "vrai"), ("não", "sim"), ("いいえ", "はい"), ("否", "是"),
@@ -137,6 +139,9 @@ def witness(column: pl.Series) -> NumberFormat | None:
     """How a column writes numbers, where it can be read in one way only."""
     import polars as pl
 
+    head = column.drop_nulls().head(1000)
+    if not head.cast(pl.Float64, strict=False).null_count():
+        return None
     if not column.str.contains("[0-9],[0-9]").any():
         return None
     spelled = _Spelled(column, None, PLAIN)
@@ -231,28 +236,40 @@ def _plainly_number(s: _Spelled, *, is_target: bool) -> Reading | None:
 
     if s.table.decimal != "." or s.extra:
         return None
-    texts = s.stripped
+    # What is padded is no number to the compiled reader, so here nothing is.
+    texts = s.column
     n_missing = texts.null_count()
     if n_missing == len(texts):
         return None
-    head = texts.drop_nulls().head(200).cast(pl.Float64, strict=False)
+    head = texts.head(2000).drop_nulls().cast(pl.Float64, strict=False)
     if head.null_count():
         return None
     numbers = texts.cast(pl.Float64, strict=False)
-    if numbers.null_count() != n_missing:
+    if numbers.null_count() != n_missing or not (numbers.abs() <= LARGEST).all():
         return None
-    # Leading zeros, infinities, more digits than a float holds, signs other than these: the slow way finds out.
-    if texts.str.contains(r"^[+-]?0[0-9]|[^0-9.eE+-]|[0-9]{16}").any():
+    # Leading zeros, and more digits than a float holds: the slow way finds out.
+    if _any(texts, texts.str.len_bytes() >= 16, "[0-9]{16}") or _any(texts, texts.str.starts_with("0") & (texts.str.len_bytes() > 1), "^0[0-9]"):  # fmt: skip
         return None
     low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
-    if max(abs(low), abs(high)) > LARGEST:
-        return None
     is_whole = _is_whole(texts, low, high, may_have_point=bool(n_missing) or is_target)
     guess = Guess(
-        s.name, "integer" if is_whole else "number", n_missing, low=low, high=high, n_distinct=(numbers + 0.0).drop_nulls().n_unique(),
+        s.name, "integer" if is_whole else "number", n_missing, low=low, high=high, n_distinct=_n_distinct(numbers, is_whole=is_whole),
         evidence=f"all {len(texts) - n_missing:,} values are {'whole ' if is_whole else ''}numbers",
     )  # fmt: skip
     return Reading(guess, _looks_like_time(s.name, texts.drop_nulls(), guess))
+
+
+def _n_distinct(numbers: pl.Series, *, is_whole: bool) -> int:
+    numbers = numbers.drop_nulls() + 0.0
+    if is_whole or len(numbers) < _MANY or numbers.head(1000).n_unique() < 500:
+        return numbers.n_unique()
+    # Of measurements nobody needs it exactly.
+    return min(len(numbers) - 1, numbers.approx_n_unique())
+
+
+def _any(texts: pl.Series, where: pl.Series, form: str) -> bool:
+    """Whether a text is of this form, looked for only where it can be."""
+    return bool(texts.filter(where.fill_null(False)).str.contains(form).any())
 
 
 def _is_whole(texts: pl.Series, low: float, high: float, *, may_have_point: bool) -> bool:
@@ -284,8 +301,11 @@ def _looks_like_time(name: str, values: pl.Series, guess: Guess) -> list[Note]:
 
 def _code(s: _Spelled) -> Reading | None:
     values = s.values
+    head = values.head(200).str.contains(r"^[+-]?[0-9]+$")
+    if not len(values) or int((~head).sum()) > MAX_ODD_KINDS:
+        return None
     whole = values.str.contains(r"^[+-]?[0-9]+$")
-    if not len(values) or s.count(whole) < (1 - MAX_ODD) * s.n_known:
+    if s.count(whole) < (1 - MAX_ODD) * s.n_known:
         return None
     zeros = values.str.contains(r"^0[0-9]+$")
     digits = values.filter(whole).str.strip_chars("+-")
@@ -335,7 +355,7 @@ def _number(s: _Spelled, *, is_target: bool = False) -> Reading | None:
         return Reading(Guess(s.name, "number", s.n_missing), problem=problem)
     if n_odd > MAX_ODD * s.n_known:
         return None
-    if n_odd and (len(odd) > 20 or int(is_finite.sum()) <= len(odd)):
+    if n_odd and (len(odd) > MAX_ODD_KINDS or int(is_finite.sum()) <= len(odd)):
         return None
     if not is_finite.any():
         return None
@@ -458,7 +478,10 @@ def _boolean(s: _Spelled, *, is_target: bool = False) -> Reading | None:
 
 def _category(s: _Spelled, *, is_target: bool = False) -> Reading:
     # Padding belongs to a value as the file spells it; only a blank is missing.
-    levels = s.column.filter(s.stripped.is_not_null()).unique().sort().to_list()
+    distinct = s.column.filter(s.stripped.is_not_null()).unique()
+    n_distinct = len(distinct)
+    # So many are no category, whoever reads them: they are counted, not listed.
+    levels = distinct.sort().to_list() if n_distinct <= MAX_LEVELS else []
     words = [w for w in s.all["value"].to_list() if w in s.extra]
     notes = []
     n_missing = s.n_rows - int(s.all["n"].sum())
@@ -475,9 +498,14 @@ def _category(s: _Spelled, *, is_target: bool = False) -> Reading:
     if not is_target and 1 < len(levels) <= 200:
         notes += _alike(s.name, levels)
     guess = Guess(
-        s.name, "category", n_missing, tuple(words), tuple(levels), n_distinct=len(levels)
+        s.name,
+        "category",
+        n_missing,
+        tuple(words),
+        tuple(levels),
+        n_distinct=len(levels) or n_distinct,
     )
-    guess.evidence = f"{len(levels):,} different texts in {s.n_rows - n_missing:,} rows"
+    guess.evidence = f"{guess.n_distinct:,} different texts in {s.n_rows - n_missing:,} rows"
     if words:
         guess.declare = ColumnSettings(missing=tuple(words))
     return Reading(guess, notes)
@@ -530,7 +558,7 @@ def _date(s: _Spelled) -> Reading | None:
     if not fitting and best is not None and best[0] >= (1 - MAX_ODD) * s.n_known:
         odd = values.filter(best[2].is_null())
         # What is a date in another order is no mistake of typing.
-        if len(odd) <= 20 and not any(_is_date(v, best[1]) for v in odd.to_list()):
+        if len(odd) <= MAX_ODD_KINDS and not any(_is_date(v, best[1]) for v in odd.to_list()):
             fitting.append((best[1], best[2]))
     if not fitting:
         rows = s.rows_of(values.filter(best[2].is_null()) if best else values)

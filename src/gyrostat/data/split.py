@@ -19,22 +19,43 @@ HELDOUT, TRAIN = "heldout", "train"
 
 def canonical(columns: list[pl.Series]) -> list[bytes]:
     """Each row's values as bytes, the same whether they came from a file or through JSON: numbers as floats, exactly."""
-    if not columns:
-        return []
-    return ["\x1f".join(row).encode() for row in zip(*map(_texts, columns), strict=True)]
-
-
-def _texts(column: pl.Series) -> list[str]:
     import polars as pl
 
-    values = column.to_list()
-    if column.dtype == pl.Float64:
-        # + 0.0: minus nothing is nothing.
-        return ["~" if v is None else repr(v + 0.0) for v in values]
-    if column.dtype == pl.Boolean:
-        return ["~" if v is None else "t" if v else "f" for v in values]
-    # With its length, a text cannot reach into its neighbour.
-    return ["~" if v is None else f"{len(v)}'{v}" for v in values]
+    if not columns:
+        return []
+    frame = pl.DataFrame([_texts(c).alias(f"c{n}") for n, c in enumerate(columns)])
+    joined = frame.select(pl.concat_str(pl.all(), separator="\x1f")).to_series()
+    return [row.encode() for row in joined.to_list()]
+
+
+def _texts(column: pl.Series) -> pl.Series:
+    """A text for each value that no other value has; `~` for none."""
+    import polars as pl
+
+    match column.dtype:
+        case pl.Float64:
+            texts = _floats(column)
+        case pl.Boolean:
+            texts = column.cast(pl.Int8).cast(pl.String).replace({"1": "t", "0": "f"})
+        case _:
+            # With its length, a text cannot reach into its neighbour.
+            texts = pl.select(pl.concat_str(column.str.len_chars(), pl.lit("'"), column)).to_series()  # fmt: skip
+    return texts.fill_null("~")
+
+
+def _floats(column: pl.Series) -> pl.Series:
+    """Each number as Python's shortest text that reads as it again."""
+    import polars as pl
+
+    # + 0.0: minus nothing is nothing.
+    values = column + 0.0
+    # Where neither writes an exponent, the compiled shortest text is Python's.
+    is_usual = (values == 0) | values.abs().is_between(1e-4, 1e15)
+    texts = values.cast(pl.String)
+    if is_usual.fill_null(True).all():
+        return texts
+    own = pl.Series([None if v is None else repr(v) for v in values.to_list()], dtype=pl.String)
+    return own
 
 
 def side_of(key: bytes, holdout: float) -> str:

@@ -99,7 +99,7 @@ def _sniffed(path: Path, content: files.Content) -> tuple[Sniffed, bytes]:
     encoding = encodings.judge(body, path.name)
     mark = " (with its mark)" if body.startswith(encodings.MARK) else ""
     notes.append(encodings.SHOWN.get(encoding, encoding) + mark)
-    body = encodings.in_utf8(body, encoding, path.name)
+    body = encodings.in_utf8(body, encoding, path.name, is_judged=True)
     if columnar.is_json_lines(body):
         settings = SourceSettings(path=str(path), format="jsonl", encoding=encoding)
         return Sniffed(settings, (*notes, "JSON lines")), body

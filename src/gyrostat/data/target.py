@@ -10,6 +10,7 @@ from gyrostat.data import numerals
 from gyrostat.data.inference import Inference
 from gyrostat.data.names import quoted, shown
 from gyrostat.data.numerals import NUMBER
+from gyrostat.data.personal import masked
 from gyrostat.data.readings import MISSING_WORDS, Guess, Note, format_of, word
 from gyrostat.errors import DataError, NotYetError
 from gyrostat.terms import Task
@@ -51,7 +52,7 @@ def take(result: Inference, column: pl.Series, task: str | None) -> None:
     if len(labels) == 1:
         (value,) = labels
         raise DataError(
-            f"The target {quoted(name)} has one value, {value!r}, in all {result.n_labelled} rows: there is nothing to learn. Nothing was done.",
+            f"The target {quoted(name)} has one value, {quoted(masked(value))}, in all {result.n_labelled} rows: there is nothing to learn. Nothing was done.",
             rows=result.n_labelled,
         )
     if result.n_labelled < MIN_ROWS:
@@ -73,7 +74,7 @@ def take(result: Inference, column: pl.Series, task: str | None) -> None:
         )
     if task == "regression":
         raise DataError(
-            f"The target {quoted(name)} is no number (for example {next(iter(labels))!r}), so it cannot be a regression. Nothing was done."
+            f"The target {quoted(name)} is no number (for example {quoted(masked(next(iter(labels))))}), so it cannot be a regression. Nothing was done."
         )
     _take_classes(result, column, labels, task, is_numeric=is_numeric)
 
@@ -151,13 +152,13 @@ def _take_classes(
         spelled = _joined(result, labels)
     if len(spelled) == 1:
         raise DataError(
-            f"The target {quoted(name)} has one value, {next(iter(spelled))!r}, in all {result.n_labelled} rows: there is nothing to learn. Nothing was done.",
+            f"The target {quoted(name)} has one value, {quoted(masked(next(iter(spelled))))}, in all {result.n_labelled} rows: there is nothing to learn. Nothing was done.",
             rows=result.n_labelled,
         )
     if len(spelled) > MAX_CLASSES:
         first = next(iter(spelled))
         raise DataError(
-            f"The target {quoted(name)} is {'a number' if is_numeric else 'text'} with {len(spelled)} different values (such as {shown(first)!r}); at most "
+            f"The target {quoted(name)} is {'a number' if is_numeric else 'text'} with {len(spelled)} different values (such as {quoted(masked(first))}); at most "
             f"{MAX_CLASSES} classes are understood. Is it an id, or a number in words? Nothing was done."
         )
     rare = {v: n for v, n in spelled.items() if n < MIN_CLASS_ROWS}

@@ -37,7 +37,10 @@ def find(result: Inference, df: pl.DataFrame) -> None:
         if name == result.target:
             continue
         column = df[name]
-        if (guess.kind == "category" or guess.n_distinct > n / 2) and _is_personal(result, guess, column):  # fmt: skip
+        has_some = guess.kind == "category" or (
+            guess.kind == "integer" and guess.n_distinct > n / 2
+        )
+        if (has_some or any(map(_is_masked, guess.missing_words))) and _is_personal(result, guess, column):  # fmt: skip
             continue
         if guess.excluded:
             continue
@@ -88,12 +91,16 @@ def _keep_something(result: Inference, leaks: list[Guess]) -> None:
     result.notes.append(Note(guess.name, f"kept, though {why}", "no other column is left to learn from"))  # fmt: skip
 
 
+def _is_masked(text: str) -> bool:
+    return personal.masked(text) != text
+
+
 def _is_personal(result: Inference, guess: Guess, column: pl.Series) -> bool:
     found = personal.found(column)
     if found is None:
         return False
     what, n = found
-    guess.is_personal, guess.categories = True, ()
+    guess.is_personal, guess.categories, guess.missing_words, guess.declare = True, (), (), None
     guess.evidence = f"{n:,} rows hold what looks like {what}"
     # What was said of its values would show them.
     result.notes = [note for note in result.notes if note.column != guess.name]

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from gyrostat_runtime.schema import Schema
 
 MIN_SIDE = 5
-MAX_GUESSED_ON = 10_000
+MAX_GUESSED_ON = 2_000
+MAX_CELLS = 400_000
+MAX_COUNTED = 50_000
 PARAMS = {
     "regression": {"n_estimators": 100, "max_depth": 6},
     "binary": {"n_estimators": 100, "max_depth": 8},
@@ -71,8 +73,11 @@ def init(
     inference = infer(df, wanted, task=task)
     settings, schema, sides = _split(df, inference, sniffed.settings, f"data/{data.name}")
     n_heldout = sides.count(split.HELDOUT)
+    if df.height >= 2 * MAX_COUNTED:
+        n_heldout = 1000 * round(n_heldout / len(sides) * inference.n_labelled / 1000)
     # Limits are guesses; of a large table some rows show them as well.
-    few = df.gather_every(max(1, df.height // MAX_GUESSED_ON))
+    n_guessed_on = min(MAX_GUESSED_ON, max(500, MAX_CELLS // df.width))
+    few = df.gather_every(max(1, df.height // n_guessed_on))
     typed = frames.typed(few, inference).filter(pl.col(inference.target).is_not_null())
     typed = typed.with_columns(
         _side=pl.Series(split.sides(typed, settings, schema), dtype=pl.String)
@@ -129,13 +134,10 @@ def _split(
 def _sides(
     df: polars.DataFrame, inference: Inference, settings: DataSettings, schema: Schema
 ) -> list[str]:
-    """The side of each row with a label; in parts, so that a large table is never there twice."""
-    sides: list[str] = []
-    for part in df.iter_slices(50_000):
-        typed = frames.typed(part, inference)
-        typed = typed.filter(typed[inference.target].is_not_null())
-        sides += split.sides(typed, settings, schema)
-    return sides
+    """The side of each row with a label; of a table that is too large to count, of rows all over it."""
+    few = df.gather_every(max(1, df.height // MAX_COUNTED))
+    typed = frames.typed(few, inference)
+    return split.sides(typed.filter(typed[inference.target].is_not_null()), settings, schema)
 
 
 def _frame(rows: Any, schema: Any) -> Any:
@@ -323,7 +325,10 @@ def _told(
     shown = ", ".join(f"{n} {_WORDS.get(kind, kind)}" for kind, n in kinds.items())
     lines += [
         _line("features", f"{shown}, {missing}{twice}"),
-        _line("held out", f"20 %, {n_heldout:,} rows, {by}"),
+        _line(
+            "held out",
+            f"20 %, {'about ' if inference.n_rows >= 2 * MAX_COUNTED else ''}{n_heldout:,} rows, {by}",
+        ),
         f"Wrote {folder.name}/ with config/ data/ src/ tests/ requirements.txt Dockerfile",
         f"Guessed   limits: {guessed.metric} {sign} {guessed.limit:g} (measured {guessed.value:.3g}; looking at nothing gets {guessed.trivial:.3g}), "
         "p99 latency at most 50 ms, error rate at most 1 %",
