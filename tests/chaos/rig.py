@@ -126,12 +126,13 @@ class Rig:
         body = json.dumps({"dataframe_records": [ROW]})
         while not self._over.wait(0.02):
             link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            is_owed = self.has_champion()
             try:
                 link.request("POST", "/invocations", body, {"Content-Type": "application/json"})
                 answer = link.getresponse()
                 text = answer.read()
                 self.n_asked += 1
-                if answer.status != 200 and self.has_champion():
+                if answer.status != 200 and is_owed:
                     self.failed.append((answer.status, text[:200]))
             except (OSError, http.client.HTTPException) as error:
                 self.failed.append(repr(error))
