@@ -78,7 +78,7 @@ def published(state):
 
 def counts(state):
     """Rows in each table of MLflow's where something could stand twice."""
-    db = sqlite3.connect(state / "mlflow.db")
+    db = sqlite3.connect(state / "mlflow" / "mlflow.db")
     found = {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
     db.close()
     return found
@@ -127,12 +127,12 @@ def test_the_process_shows_what_the_ledger_has_keeps_its_place_and_ends(shown):
     done, state = shown
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
     assert json.loads((state / outbox.MIRRORED).read_bytes()) == {"position": 2, "owed": {}}
-    db = sqlite3.connect(state / "mlflow.db")
+    db = sqlite3.connect(state / "mlflow" / "mlflow.db")
     which = "SELECT status, artifact_uri FROM runs WHERE name = 'run/cider/1'"
     ((status, place),) = db.execute(which).fetchall()
     db.close()
     assert status == "FAILED"
-    assert str(state / "mlartifacts" / "cider") in place
+    assert str(state / "mlflow" / "artifacts" / "cider") in place
 
 
 @pytest.mark.slow

@@ -145,5 +145,5 @@ def test_an_empty_ledger_costs_no_mlflow(tmp_path):
         check=True,
     )
     assert done.stdout == "False\n"
-    assert not (tmp_path / "mlflow.db").exists()
+    assert not (tmp_path / "mlflow" / "mlflow.db").exists()
     assert Place.read(tmp_path / outbox.MIRRORED) == Place()

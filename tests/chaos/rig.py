@@ -181,8 +181,15 @@ class Rig:
     def is_at_rest(self) -> bool:
         picture = self.picture()
         is_applied = (picture["champion"] or {}).get("applied")
-        entries = self.project.ledger.tail("retraining/homes")
-        return is_applied and picture["candidate"] is None and entries[-1].kind == "run_ended"
+        ends = {
+            stream: self.project.ledger.tail(stream)[-1].kind
+            for stream in ("retraining/homes", f"run/homes/{self.run()}")
+        }
+        return (
+            is_applied
+            and picture["candidate"] is None
+            and list(ends.values()) == ["run_ended", "closed"]
+        )
 
     def kinds(self, after: int) -> dict[str, list[str]]:
         """What each stream says since a position, run numbers taken out."""

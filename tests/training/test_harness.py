@@ -126,7 +126,8 @@ def test_a_model_that_cannot_answer_requests_is_refused(tmp_path, model, cause):
 def test_a_script_that_logs_no_model_is_told_what_is_missing(project):
     (project / "src" / "train.py").write_text(NO_MODEL)
     (project / "src" / "helper.py").write_text("words = 'imported as beside python src/train.py'\n")
-    (project.parent / "mlflow.db").touch()  # nothing is made in it
+    (project.parent / "mlflow").mkdir()
+    (project.parent / "mlflow" / "mlflow.db").touch()  # nothing is made in it
     with pytest.raises(JobError, match="logged no model"):
         trained(project, "src/train.py")
 
@@ -180,12 +181,12 @@ def _holds_the_run(state, run_id):
     """The store as a program without MLflow sees it: opening MLflow costs seconds."""
     import sqlite3
 
-    with sqlite3.connect(state / "mlflow.db") as db:
+    with sqlite3.connect(state / "mlflow" / "mlflow.db") as db:
         status, place = db.execute(
             "SELECT status, artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)
         ).fetchone()
         stages = db.execute("SELECT name, version, current_stage FROM model_versions").fetchall()
     db.close()
     assert status == "FINISHED"
-    assert str(state / "mlartifacts") in place
+    assert str(state / "mlflow" / "artifacts") in place
     assert stages == [("wine", 1, "Production")]

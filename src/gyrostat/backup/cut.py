@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LEDGER, MLFLOW = "ledger.db", "mlflow.db"
+LEDGER, MLFLOW = "ledger.db", "mlflow/mlflow.db"
 STATE = ".gyrostat"
 SKIPPED = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules", ".pytest_cache", ".ruff_cache", ".mypy_cache"})  # fmt: skip
 MACHINE = frozenset({"run", "keys"})
 """Of a state folder: who runs here, and what only this machine may know."""
-IMMUTABLE = frozenset({"bundles", "tables", "snapshots", "declarations", "mlartifacts"})
+IMMUTABLE = frozenset({"bundles", "tables", "snapshots", "declarations"})
 APPENDED = frozenset({"log", "labels", "observations"})
 TEMPORARY = (".tmp", "-wal", "-shm", "-journal", ".lock")
 
@@ -59,9 +59,9 @@ def state_files(project: Path, state: Path) -> Iterator[Source]:
             continue
         if top == "routes" and len(parts) > 2:
             continue  # receipts of processes of this machine
-        if path.parent == state and top in (LEDGER, MLFLOW):
+        if "/".join(parts) in (LEDGER, MLFLOW):
             continue
-        is_kept = top in IMMUTABLE or (top in APPENDED and path.suffix == ".seg") or (top == "jobs" and path.name != "floor")  # fmt: skip
+        is_kept = top in IMMUTABLE or parts[:2] == ("mlflow", "artifacts") or (top in APPENDED and path.suffix == ".seg") or (top == "jobs" and path.name != "floor")  # fmt: skip
         yield from _source(project, path, is_held=not is_kept)
 
 

@@ -138,6 +138,7 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
         TrainSettings(
             m["train"]["run"], m["train"]["params"],
             ResourceSettings(m["train"]["resources"]["time"], m["train"]["resources"]["memory"]), m["train"]["python"],
+            m["train"]["writes"],
         ),
         GateSettings(
             limits, ChampionGateSettings(compared, gates["champion"]["margin"]),

@@ -302,6 +302,7 @@ MODEL = Group(
                     "bounds",
                 ),
                 "python": text("", "another interpreter"),
+                "writes": texts("folders it may write to besides its own, relative to the project"),
             },
             "what to run",
         ),

@@ -116,6 +116,16 @@ def _in_its_format(rows: Any, schema: Schema, source: Any) -> bytes:
     return text.encode(source.encoding)
 
 
+def _hold(folder: Path, spec: dict[str, Any]) -> None:
+    """From here on a user's pickle may run: it reads no key, and writes nowhere but in this job."""
+    from gyrostat.training import fit, sandbox
+
+    own = folder / "tmp"
+    own.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(own)
+    sandbox.enter(writable=[folder], hidden=fit.secrets_of(Path(spec["state"])))
+
+
 def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """The fitted model as a bundle; the runner signs it."""
     import shutil
@@ -131,6 +141,7 @@ def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     sys.path.insert(0, str(job / "code"))
     # A script's neighbours go by their bare names; last, so that none stands before a module of ours.
     sys.path.append(str(job / "code" / "src"))
+    _hold(folder, spec)
     with (job / "model.pkl").open("rb") as file:
         model = cloudpickle.load(file)
     rows, schema, record = _rows(spec)
@@ -166,6 +177,7 @@ def evaluation(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     settings, state = _settings(spec), Path(spec["state"])
     rows, schema, _ = _rows(spec)
     heldout, train = rows.filter(rows["_side"] == "heldout"), rows.filter(rows["_side"] == "train")
+    _hold(folder, spec)
     champion = spec.get("champion")
     theirs, made_at = None, None
     if champion:

@@ -26,7 +26,6 @@ ALLOWED = (
     "LANG",
     "LC_ALL",
     "TZ",
-    "TMPDIR",
     "OMP_NUM_THREADS",
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
@@ -83,11 +82,16 @@ def fit(
         JobError: the training failed; `facts` hold the cause.
     """
     began = time.monotonic()
+    own, store = folder / "work" / "tmp", state / "mlflow"
+    for place in (own, store):
+        place.mkdir(parents=True, exist_ok=True)
+    _hold(folder, state, [folder, store, *(project / name for name in settings.writes)])
     environment = {k: environ[k] for k in ALLOWED if k in environ} | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{state / 'mlflow.db'}",
-        "MLFLOW_REGISTRY_URI": f"sqlite:///{state / 'mlflow.db'}",
+        "TMPDIR": str(own),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store / 'mlflow.db'}",
+        "MLFLOW_REGISTRY_URI": f"sqlite:///{store / 'mlflow.db'}",
         # MLflow's name for it, also where no server runs; else artifacts land below the job's own folder.
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(state / "mlartifacts"),
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(store / "artifacts"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PYTHONUNBUFFERED": "1",
@@ -108,6 +112,20 @@ def fit(
         "metrics": record["metrics"], "params": record["params"], "style": record["style"], "mlflow_run": record["mlflow_run"],
         "code": {"digest": code, **git_of(project)}, "env_digest": record["env_digest"], "run": settings.run, "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
+
+
+def _hold(folder: Path, state: Path, writable: list[Path]) -> None:
+    """Say to the harness what the training may touch."""
+    path = folder / "train-spec.json"
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    spec["writable"] = [str(place) for place in writable]
+    spec["hidden"] = [str(file) for file in secrets_of(state)]
+    path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+
+
+def secrets_of(state: Path) -> list[Path]:
+    """What no user's code may read."""
+    return sorted((state / "keys").glob("*.key*"))
 
 
 def _cause(folder: Path, status: int) -> str:

@@ -34,6 +34,10 @@ def main(folder: Path) -> int:
     spec = json.loads((folder / "train-spec.json").read_text(encoding="utf-8"))
     code = folder / "code"
     os.chdir(code)
+    _beside("sandbox").enter(
+        writable=[Path(p) for p in spec.get("writable", [folder])],
+        hidden=[Path(p) for p in spec.get("hidden", [])],
+    )
     # In the place of this file's own folder, whose modules are none of the user's business.
     sys.path[0] = str(code)
     sys.dont_write_bytecode = True
@@ -229,14 +233,18 @@ def _is_finite(value: Any) -> bool:
 
 def _environment() -> str:
     """The digest of what is installed where the training ran, as a bundle's manifest has it."""
-    spec = importlib.util.spec_from_file_location(
-        "environment", Path(__file__).with_name("environment.py")
-    )
+    module = _beside("environment")
+    return module.describe(module.lock())["digest"]
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, by its file: no other module here is the business of the user's code."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.describe(module.lock())["digest"]
+    return module
 
 
 if __name__ == "__main__":

@@ -24,3 +24,5 @@ class TrainSettings:
     resources: ResourceSettings = ResourceSettings()
     python: str = ""
     """Another interpreter for the training; empty: the one Gyrostat runs in."""
+    writes: tuple[str, ...] = ()
+    """Folders that it may write to besides its job's own; relative to the project."""

@@ -24,7 +24,7 @@ from gyrostat.registry import versions
 from gyrostat.registry.versions import Version
 from gyrostat.terms import Entry
 
-MIRRORED, LOCK = "mlflow.mirrored", "mlflow.lock"
+MIRRORED, LOCK = "mlflow/mlflow.mirrored", "mlflow/mlflow.lock"
 MOST_PASSES = 20
 TOLD_OF_A_RUN = frozenset(
     {"opened", "snapshotted", "trained", "packed", "gate_passed", "gate_failed", "gate_undecided", "checks_failed",
@@ -141,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="gyrostat.adapters.mlflow.outbox", description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
     state = parser.parse_args(arguments).state.resolve()
+    (state / LOCK).parent.mkdir(exist_ok=True)
     with (state / LOCK).open("ab") as lock:
         try:
             # The same lock under which a script's harness makes the tables.

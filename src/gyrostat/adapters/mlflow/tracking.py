@@ -28,14 +28,14 @@ LONGEST_VALUE = 5000
 
 def environment(state: Path) -> dict[str, str]:
     """What an MLflow client must have in its environment to use this project's store."""
-    uri = f"sqlite:///{state / 'mlflow.db'}"
+    uri = f"sqlite:///{state / 'mlflow' / 'mlflow.db'}"
     return {
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_REGISTRY_URI": uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         # MLflow's name for it, also where no server runs; else artifacts land below the working directory.
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(state / "mlartifacts"),
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(state / "mlflow" / "artifacts"),
     }
 
 
@@ -56,7 +56,7 @@ class Tracking:
         """The id of the model's experiment; made if it is not there, its artifacts below the state folder."""
         found = self.client.get_experiment_by_name(model)
         if found is None:
-            place = self.state / "mlartifacts" / model
+            place = self.state / "mlflow" / "artifacts" / model
             return self.client.create_experiment(model, artifact_location=place.as_uri())
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
