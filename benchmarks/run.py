@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from gyrostat.gates.settings import GateSettings
+from gyrostat.ledger import audit
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop import reconcile, run
 from gyrostat.retraining.settings import RetrainingSettings
@@ -72,6 +73,10 @@ def ledger() -> None:
         later = transitions(store, 20)
         status_later = times_of(lambda: [reconcile.facts_of(store, s) for s in store.streams()], 50)
         line(f"  the same behind {n:,} entries", f"x{later / fresh:.2f}", "wanted: <= x1.5")
+        began = time.process_time()
+        audit.verify(store.rows(), row_at=store.row, search=store.rows)
+        per_s = n / (time.process_time() - began)
+        line("audit verify, entries a second of one core", f"{per_s:,.0f}", "wanted: >= 50,000")
         line("  status behind them", f"x{status_later / status:.2f}", "wanted: <= x1.5")
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from gyrostat import config, told
 from gyrostat.errors import GyrostatError, TakenError, UsageError
 from gyrostat.ledger import times, words
-from gyrostat.ledger.chain import verify
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop.overview import overview
 from gyrostat.terms import Draft, Entry, Ref, Told
@@ -275,23 +274,48 @@ class Project:
         schema = config.json_schema()
         return Told((json.dumps(schema, indent=1, ensure_ascii=False),), schema)
 
-    def audit_verify(self) -> Told:
-        """Check every entry against the chain."""
-        n = self.ledger.position()
-        bad = verify(self.ledger.entries())
-        if bad is None:
-            last = self.ledger.entry(n)
-            head = last.hash if last else ""
-            return Told(
-                (
-                    f"ok    {n:,} entries, chain whole; last hash {head[:16]}: keep it elsewhere to see a cut.",
-                ),
-                {"is_whole": True, "entries": n, "head": head},
+    def audit_verify(self, *, anchors: tuple[str, ...] = ()) -> Told:
+        """Check every entry against the chain, and the chain against the heads that are kept elsewhere."""
+        from gyrostat.ledger import audit
+        from gyrostat.processes import anchoring
+
+        found, odd = anchoring.anchors(self.loaded, files=tuple(Path(a) for a in anchors))
+        ledger = self.ledger
+        report = audit.verify(ledger.rows(), found, row_at=ledger.row, search=ledger.rows)
+        return told.verified(report, odd, has_anchor=bool(found))
+
+    def audit_anchor(self) -> Told:
+        """Keep the head of the chain elsewhere now."""
+        from gyrostat.processes import anchoring
+
+        if not self.loaded.declaration.audit.anchors:
+            raise UsageError(
+                "No place is declared. Name one: audit: {anchor: [{file: /mnt/other/heads.jsonl}]}. Nothing was kept."
             )
-        line = f"no    entry/{bad} was tampered with: it, or what stood before it, is not what was written. {bad - 1:,} entries before it hold."
-        return Told(
-            (line,), {"is_whole": False, "entries": n, "first_bad": f"entry/{bad}"}, exit_code=1
-        )
+        return told.anchored(*anchoring.anchor(self.loaded, self.ledger))
+
+    def audit_replay(self, model: str | None = None) -> Told:
+        """Judge every recorded decision again from what was recorded with it."""
+        from gyrostat.loop.replay import replay
+
+        name = self.model(model) if model else ""
+        return told.replayed(replay(self.ledger, self.state, model=name))
+
+    def keys_rotate(self, *, reason: str = "", actor: str = "") -> Told:
+        """Sign with a new key from now on; what the old one signed stays trusted."""
+        from gyrostat_runtime import keys
+        from gyrostat_runtime.errors import RuntimeFault
+
+        actor = actor or whoami()
+        self._may_answer(actor)
+        try:
+            old, new = keys.rotate(self.state / "keys")
+        except RuntimeFault as fault:
+            raise UsageError(f"{fault}. Nothing was changed.") from None
+        body = {"old": old, "new": new, "actor": actor, "reason": reason}
+        entry = self._tell("project", "keys_rotated", body, key=f"keys/{new}", actor=actor)
+        line = f"{new} signs from now on; {old} is trusted for what it signed ({entry.ref})"
+        return Told((line,), {"old": old, "new": new, "entry": entry.ref})
 
     def backup(self, file: str | Path, *, passphrase: str = "") -> Told:
         """The whole project to one new file, also while it runs; see `gyrostat.backup`."""

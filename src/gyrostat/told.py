@@ -136,6 +136,64 @@ def _inputs(inputs: dict[str, Any]) -> list[str]:
     return lines
 
 
+def verified(r: Any, odd: list[str], *, has_anchor: bool) -> Told:
+    """`audit verify`."""
+    facts = {
+        "is_whole": r.is_whole and not odd, "entries": r.n_entries, "head": r.head, "anchored_to": r.anchored_to,
+        "anchors": r.n_anchored, "odd": odd,
+    }  # fmt: skip
+    if r.is_whole:
+        lines = [f"{'no' if odd else 'ok':5} {r.n_entries:,} entries, chain whole; last hash {r.head[:16]}"]  # fmt: skip
+        if r.anchored_to:
+            beyond = r.n_entries - r.anchored_to
+            lines.append(
+                f"{'ok':5} {r.n_anchored:,} heads kept elsewhere agree, the last at entry/{r.anchored_to}"
+                + (f"; {beyond:,} entries since stand on the chain alone" if beyond else "")
+            )
+        elif not has_anchor:
+            lines.append(
+                "      A cut end, or all of it written anew, no chain can show: audit: {anchor: [{file: ...}]} keeps heads elsewhere"
+            )
+    else:
+        held = f"{r.n_entries:,} entries before it hold" if r.what != "rewritten" else ""
+        facts |= {"first_bad": f"entry/{r.first_bad}", "what": r.what, "why": r.why}
+        lines = [f"no    entry/{r.first_bad} {_DONE[r.what]}: {r.why}.{' ' if held else ''}{held}"]
+        lines.append("      Nothing of it is repaired. Go back to what is known: gyrostat restore FILE DIR")  # fmt: skip
+    lines += [f"no    {text}" for text in odd]
+    return Told(tuple(lines), facts, exit_code=0 if facts["is_whole"] else 1)
+
+
+_DONE = {
+    "changed": "was changed", "dropped": "was dropped", "inserted": "was inserted", "moved": "was moved",
+    "rewritten": "or one after it was written anew", "cut": "is missing",
+}  # fmt: skip
+
+
+def anchored(position: int, failed: dict[str, str]) -> Told:
+    """`audit anchor`."""
+    lines = [f"no    {label}: {why}" for label, why in failed.items()]
+    if not failed:
+        lines = [f"ok    entry/{position} is kept" if position else "nothing is there to keep yet"]
+    return Told(tuple(lines), {"position": position, "failed": failed}, exit_code=3 if failed else 0)  # fmt: skip
+
+
+def replayed(r: Any) -> Told:
+    """`audit replay`."""
+    mark = "no" if r.differ else "ok"
+    lines = [
+        f"{mark:5} {r.n_decisions:,} decisions judged again: the same; of {r.n_evidence:,} the evidence was counted again too"
+    ]
+    lines += [f"no    {ref}: {what}" for ref, what in r.differ[:20]]
+    if len(r.differ) > 20:
+        lines.append(f"      and {len(r.differ) - 20:,} more")
+    lines += [f"wait  {n:,} not wholly: {why}" for why, n in r.unknown.items()]
+    facts = {
+        "decisions": r.n_decisions, "evidence": r.n_evidence, "unknown": r.unknown,
+        "differ": [{"entry": ref, "what": what} for ref, what in r.differ],
+    }  # fmt: skip
+    return Told(tuple(lines), facts, exit_code=1 if r.differ else 0)
+
+
 def saved(s: Any) -> Told:
     """`backup`."""
     keys = "secret keys encrypted" if s.has_keys else "secret keys left out"

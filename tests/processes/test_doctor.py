@@ -35,7 +35,7 @@ def made(tmp_path, monkeypatch):
     return Made(tmp_path)
 
 
-CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "processes", "ports", "notify"}  # fmt: skip
+CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "processes", "ports", "notify", "audit"}  # fmt: skip
 
 
 def test_of_a_project_at_rest_only_that_it_rests_is_said(made):
@@ -150,6 +150,16 @@ def test_a_stuck_stream(made):
 def test_a_receiver_that_is_not_told(made, monkeypatch):
     monkeypatch.delenv("TEST_HOOK")
     assert "TEST_HOOK is not set" in made.finds("notify", "warning").what
+
+
+def test_a_head_that_is_not_kept_elsewhere(made):
+    path = made.root / "config" / "config.yaml"
+    path.write_text(path.read_text() + "\naudit: {anchor: [{file: absent/heads.jsonl}]}\n")
+    made.finds("audit", "warning")
+    CliRunner().invoke(cli, ["audit", "anchor", "--project", str(made.root)])
+    found = made.finds("audit")
+    assert "absent/heads.jsonl" in found.what
+    assert found.command == "gyrostat audit anchor"
 
 
 def test_a_declaration_that_cannot_be_read_hides_no_other_finding(made):

@@ -9,7 +9,8 @@ import signal
 import subprocess
 
 import pytest
-from whole.conftest import GYROSTAT, Whole, free_port, wait
+
+from .conftest import GYROSTAT, Whole, free_port, wait
 
 pytestmark = pytest.mark.slow
 N = 1000

@@ -39,6 +39,7 @@ ORDER_OF_USE = [
     "backup",
     "restore",
     "audit",
+    "keys",
     "notify",
     "demo",
 ]
@@ -431,9 +432,41 @@ def audit() -> None:
 
 
 @command("verify", group=audit)
-def audit_verify(*, project: Project, as_json: bool) -> Told:
-    """Check the whole chain; names the first entry that was tampered with."""
-    return project.audit_verify()
+@click.option(
+    "--anchor",
+    "anchors",
+    multiple=True,
+    metavar="FILE",
+    help="Heads that somebody else kept, one JSON line each.",
+)
+def audit_verify(*, project: Project, anchors: tuple[str, ...], as_json: bool) -> Told:
+    """Check the whole chain; names the first entry that was changed, dropped, inserted or moved."""
+    return project.audit_verify(anchors=anchors)
+
+
+@command("anchor", group=audit)
+def audit_anchor(*, project: Project, as_json: bool) -> Told:
+    """Keep the head of the chain now, where `audit.anchor` says."""
+    return project.audit_anchor()
+
+
+@command("replay", group=audit)
+@click.argument("model", required=False)
+def audit_replay(*, project: Project, model: str | None, as_json: bool) -> Told:
+    """Judge every recorded decision again from what was recorded with it."""
+    return project.audit_replay(model)
+
+
+@cli.group("keys")
+def keys() -> None:
+    """Who signs."""
+
+
+@command("rotate", group=keys)
+@reason_option
+def keys_rotate(*, project: Project, reason: str, as_json: bool) -> Told:
+    """Sign with a new key from now on; what the old one signed stays trusted."""
+    return project.keys_rotate(reason=reason, actor=actor())
 
 
 @cli.group("notify")

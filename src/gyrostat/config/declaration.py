@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from gyrostat.adapters.anchors.settings import AuditSettings
 from gyrostat.adapters.notify.settings import Receiver
 from gyrostat.config.fields import Bound, Each, Group, Mistake, Value, nearest, shown
 from gyrostat.config.grammar import FOLLOWED, GRAMMAR, SERVICE
@@ -52,6 +53,7 @@ class Declaration:
     control_port: int
     approvers: tuple[str, ...] = ()
     notify: tuple[Receiver, ...] = ()
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
 
 def _typed(grammar: Any, values: Any) -> Any:
@@ -85,6 +87,7 @@ def build(values: Mapping[str, Any]) -> Declaration:
         control_port,
         tree["governance"]["approvers"],
         tree["notify"],
+        AuditSettings(tree["audit"]["anchor"], tree["audit"]["every"]),
     )
 
 

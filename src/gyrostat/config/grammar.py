@@ -29,7 +29,7 @@ from gyrostat.config.fields import (
     text,
     texts,
 )  # fmt: skip
-from gyrostat.config.receivers import ALLOWED, SCHEMA, receivers
+from gyrostat.config.receivers import ALLOWED, ANCHOR, ANCHOR_SCHEMA, SCHEMA, anchors, receivers
 from gyrostat.gates.metrics import METRICS
 from gyrostat.retraining.schedule import Schedule, check
 
@@ -483,6 +483,15 @@ GRAMMAR = Group(
         "governance": Group(
             {"approvers": texts("who may approve; empty: whoever can run the command")},
             "who decides",
+        ),
+        "audit": Group(
+            {
+                "anchor": Value(
+                    anchors, ANCHOR, "where signed heads of the chain are kept", [], ANCHOR_SCHEMA
+                ),
+                "every": duration("10min", "at most so long after something new"),
+            },
+            "how the record can be proven",
         ),
         "notify": Value(
             receivers,

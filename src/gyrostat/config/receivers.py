@@ -1,4 +1,4 @@
-"""The grammar of `notify:`: each receiver is a webhook, a command or a mail address."""
+"""The grammar of `notify:` and of `audit.anchor:`: who outside is told, and who keeps heads of the chain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
+from gyrostat.adapters.anchors.settings import FileAnchor, GitAnchor, Place, WebAnchor
 from gyrostat.adapters.notify.settings import WHEN, Command, Mail, Receiver, Webhook, identity
 from gyrostat.config.fields import Mistake, nearest, refuse, shown
 from gyrostat.config.secrets import ENV
@@ -57,16 +58,59 @@ def receivers(value: Any) -> tuple[Receiver, ...]:
     return found
 
 
+ANCHORS = {"file": ("file",), "git": ("git", "push"), "url": ("url", "token", "private")}
+ANCHOR = "a list of {file: /mnt/other/heads.jsonl}, {git: ../heads} or {url: env:NAME}"
+ANCHOR_SCHEMA = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "file": {"type": "string", "minLength": 1},
+            "git": {"type": "string", "minLength": 1},
+            "push": {"type": "boolean"},
+            "url": {"type": "string"},
+            "token": {"type": "string", "pattern": "^env:"},
+            "private": {"type": "boolean"},
+        },
+    },
+}
+
+
+def anchors(value: Any) -> tuple[Place, ...]:
+    """Read `audit.anchor:`."""
+    if not isinstance(value, list):
+        raise refuse(value, ANCHOR)
+    return tuple(_anchor(item) for item in value)
+
+
+def _anchor(item: Any) -> Place:
+    kinds = [kind for kind in ANCHORS if isinstance(item, dict) and kind in item]
+    if len(kinds) != 1:
+        raise refuse(item, ANCHOR)
+    (kind,) = kinds
+    _check_keys(item, kind, ANCHORS[kind])
+    if kind == "url":
+        return WebAnchor(Webhook(_url(item["url"]), _name(item, "token"), _flag(item, "private")))
+    if not isinstance(item[kind], str) or not item[kind] or "\0" in item[kind]:
+        raise refuse(item[kind], "a path")
+    return FileAnchor(item[kind]) if kind == "file" else GitAnchor(item[kind], _flag(item, "push"))
+
+
+def _check_keys(item: dict[str, Any], kind: str, known: tuple[str, ...]) -> None:
+    for key in item:
+        if key not in known:
+            raise Mistake(
+                f"there is no key {shown(key)} beside {kind}.{nearest(key, known)} Keys there: {', '.join(known)}."
+            )
+
+
 def _receiver(item: Any) -> Receiver:
     kinds = [kind for kind in KEYS if isinstance(item, dict) and kind in item]
     if len(kinds) != 1:
         raise refuse(item, ALLOWED)
     (kind,) = kinds
-    for key in item:
-        if key not in KEYS[kind]:
-            raise Mistake(
-                f"there is no key {shown(key)} beside {kind}.{nearest(key, KEYS[kind])} Keys there: {', '.join(KEYS[kind])}."
-            )
+    _check_keys(item, kind, KEYS[kind])
     when = _when(item.get("when", list(WHEN)))
     match kind:
         case "url":

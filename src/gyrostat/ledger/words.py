@@ -200,11 +200,6 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "rolled_back": ("production", "failed", _rolled_back),
     "held": ("production", "waiting", _held),
     "resumed": ("production", "passed", lambda e: f"resumed {e.body.get('cause', '')}".strip()),
-    "restored": (
-        "ledger",
-        "plain",
-        lambda e: f"restored from a backup by {e.actor}; routes begin epoch {e.body.get('epoch')}",
-    ),
     "unbar_asked": (
         "data",
         "plain",

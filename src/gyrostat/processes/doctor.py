@@ -29,7 +29,7 @@ from gyrostat.ledger import times
 from gyrostat.ledger.chain import verify
 from gyrostat.ledger.sqlite import FIXED, SqliteLedger, probe
 from gyrostat.loop.stuck import stuck
-from gyrostat.processes import runfiles
+from gyrostat.processes import anchoring, runfiles
 from gyrostat.processes.supervisor import by_whom
 from gyrostat.registry import bundles
 
@@ -92,6 +92,7 @@ def _examine(state: Path, loaded: config.Loaded | None) -> list[Finding]:
     if loaded is not None:
         looks.append(("ports", lambda: iter(_ports(loaded, running))))
         looks.append(("notify", lambda: _notify(loaded)))
+        looks.append(("audit", lambda: _audit(loaded)))
     if is_open:
         ledger = SqliteLedger(state / "ledger.db")
         try:
@@ -440,3 +441,18 @@ def _notify(loaded: config.Loaded) -> Iterator[Finding]:
             )
     if is_well:
         yield _ok("notify", f"{len(receivers)} receivers, nothing owed")
+
+
+def _audit(loaded: config.Loaded) -> Iterator[Finding]:
+    settings, note = loaded.declaration.audit, anchoring.last(loaded.state)
+    if not settings.anchors:
+        yield _ok("audit", "no head is kept elsewhere: a cut end would not be seen (audit.anchor)")
+    elif note.get("failed"):
+        for label, why in note["failed"].items():
+            yield Finding(
+                "audit", "fault", f"no head is kept in {label}: {why}", "gyrostat audit anchor"
+            )
+    elif not note:
+        yield Finding("audit", "warning", "no head was kept yet", "gyrostat audit anchor")
+    else:
+        yield _ok("audit", f"entry/{note['position']} is kept elsewhere")

@@ -19,6 +19,7 @@ from gyrostat.loop.assemble import Declarations, LocalWorld
 from gyrostat.loop.declare import ask_for_first, declare
 from gyrostat.loop.reconcile import Runner
 from gyrostat.processes import runfiles
+from gyrostat.processes.anchoring import Anchoring
 from gyrostat.processes.notifying import Notifier
 
 MIRROR_S = 3.0
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         poll_s=POLL_S,
     )
     mirror, notifier, told = Mirror(state), Notifier(watched.project, state), ""
+    anchoring = Anchoring(watched.project, state)
 
     def tick() -> bool:
         nonlocal told
@@ -109,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.suppress(GyrostatError):
             mirror.tend(ledger)
             notifier.tend(ledger, watched.loaded)
+            anchoring.tend(ledger, watched.loaded)
         return False
 
     runner.run(tick, stop)

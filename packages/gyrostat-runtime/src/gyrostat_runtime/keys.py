@@ -5,6 +5,7 @@ A folder holds `signing.key` and `log.key` (both 0600, 32 bytes as hex) and `key
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import secrets
@@ -85,6 +86,23 @@ def trust(folder: Path, public_hex: str) -> str:
     ring = keyring(folder) | {name: public_hex}
     write_atomic(folder / "keyring.json", json.dumps(ring, indent=2).encode())
     return name
+
+
+def rotate(folder: Path) -> tuple[str, str]:
+    """Sign with a new key from now on; `(id of the old one, id of the new one)`.
+
+    The old public key stays in the ring, so what it signed stays trusted; the old private key is gone. A kill in between
+    leaves the old key in use: the new one is trusted before it signs.
+
+    Raises:
+        RuntimeFault: there is no key to rotate, or no ring.
+    """
+    with (folder / ".rotating.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        old, new = public_key(private_key(folder)), secrets.token_hex(32)
+        name = trust(folder, public_key(new))
+        write_atomic(folder / "signing.key", new.encode(), mode=_SECRET)
+    return key_id(old), name
 
 
 def public_key(private_key_hex: str) -> str:

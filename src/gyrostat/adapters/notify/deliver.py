@@ -42,7 +42,7 @@ def deliver(receiver: Receiver, message: Message, *, secret: Secret, folder: Pat
     """
     match receiver:
         case Webhook():
-            _post(receiver, message, secret)
+            post(receiver, _json(message), key=message.id, secret=secret)
         case Command():
             _run(receiver, message, folder)
         case Mail():
@@ -73,7 +73,15 @@ class _Https(_Http):
         self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
-def _post(receiver: Webhook, message: Message, secret: Secret) -> None:
+def post(receiver: Webhook, body: bytes, *, key: str, secret: Secret) -> None:
+    """Post JSON.
+
+    Args:
+        key: Of the content: the same for a repeat.
+
+    Raises:
+        UndeliveredError: it did not arrive, or nobody knows.
+    """
     url = urlsplit(secret(receiver.url))
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UndeliveredError("it holds no http or https URL", is_final=True)
@@ -83,7 +91,7 @@ def _post(receiver: Webhook, message: Message, secret: Secret) -> None:
         raise UndeliveredError("its port is not a number", is_final=True) from None
     headers = {
         "Content-Type": "application/json",
-        "Idempotency-Key": message.id,
+        "Idempotency-Key": key,
         "User-Agent": "gyrostat",
     }
     if receiver.token:
@@ -92,7 +100,7 @@ def _post(receiver: Webhook, message: Message, secret: Secret) -> None:
         url.hostname, port, private=receiver.private
     )
     try:
-        link.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), _json(message), headers)  # fmt: skip
+        link.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), body, headers)  # fmt: skip
         status = link.getresponse().status
     except ssl.SSLError as error:
         raise UndeliveredError(

@@ -1,0 +1,1 @@
+"""Keeps heads of the ledger's chain elsewhere: in a file, a git repository, behind a webhook."""
