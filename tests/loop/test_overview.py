@@ -1,15 +1,19 @@
 """What is shown of a rollout that is open: where it stands and what it waits for, from the counts judged last."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from gyrostat.config.declaration import ModelSettings
 from gyrostat.config.reader import from_values
+from gyrostat.ledger.chain import seal
 from gyrostat.loop import overview
 from gyrostat.observations import ROLLOUT
 from gyrostat.rollout.production import Facts, Offer
 from gyrostat.rollout.states import State
+from gyrostat.terms import Draft
+from gyrostat.testing.memory import MemoryLedger
 
 NOW = 10_000.0
 
@@ -81,3 +85,61 @@ def test_without_traffic_that_is_said(settings, tmp_path):
 
 def test_nothing_is_said_where_nothing_is_in_traffic(settings, tmp_path):
     assert overview.stands(a_canary(state=State.KEEPING), settings, tmp_path, NOW) == ""
+
+
+def write_as_a_newer_release(ledger: MemoryLedger, stream: str, kind: str):
+    """As no append of this release would."""
+    latest = ledger.log[-1]
+    place = {"position": latest.position + 1, "stream": stream, "seq": len(ledger.tail(stream)) + 1}
+    entry = seal(
+        Draft(kind, latest.at, "loop"), **place, fence=None, at=latest.at, prev=latest.hash
+    )
+    ledger.log.append(entry)
+    ledger.by_stream.setdefault(stream, []).append(entry)
+
+
+@pytest.mark.parametrize("stream", ["production/wine", "retraining/wine", "run/wine/1"])
+@pytest.mark.parametrize("at", [None, 4e9])
+def test_a_stream_that_a_newer_release_wrote_on_is_named_and_hides_no_other_model(tmp_path, stream, at):  # fmt: skip
+    ledger = MemoryLedger(clock=lambda: NOW)
+    asked = Draft("triggered", NOW, "kim", body={"by": "person"}, key="k")
+    ledger.append("retraining/wine", asked, expect_seq=None, fence=None)
+    offered = {"bundle": "b", "run": "run/wine/1", "snapshot": "s"}
+    ledger.append("production/wine", Draft("offered", NOW, "kim", body=offered, key="k"), expect_seq=None, fence=None)  # fmt: skip
+    opened = {"seen": {}, "now": 0.0, "release": 1, "cause": "", "declaration": "d"}
+    step = Draft("run_opened", 0.0, "loop", (), ("run/wine/1",), opened)
+    ledger.append("retraining/wine", step, expect_seq=1, fence=None)
+    write_as_a_newer_release(ledger, stream, "superconducted")
+    data = {"data": {"source": "w.csv", "target": "q"}}
+    loaded = SimpleNamespace(
+        declaration=from_values({"version": 1, "models": {"wine": data, "tea": data}})
+    )
+    seen = overview.overview(ledger, tmp_path, loaded, at=at)["models"]
+    assert seen["tea"]["stuck"] == ""
+    assert seen["tea"]["state"] == "keeping"
+    assert f"stands back from {stream}" in seen["wine"]["stuck"]
+    assert "entry/4" in seen["wine"]["stuck"]
+    assert "'superconducted'" in seen["wine"]["stuck"]
+    # What it could read is shown.
+    assert seen["wine"]["candidate"]["bundle"] == "b"
+
+
+def test_a_schedule_is_shown_with_the_moment_that_comes_next(tmp_path):
+    ledger = MemoryLedger(clock=lambda: NOW)
+    declared = {"data": {"source": "w.csv", "target": "q"}}
+    declared["retraining"] = {
+        "triggers": ["decay", {"schedule": {"cron": "0 6 3 * *", "zone": "UTC"}}]
+    }
+    loaded = SimpleNamespace(declaration=from_values({"version": 1, "models": {"wine": declared}}))
+    said = {
+        "seen": {},
+        "now": NOW,
+        "release": 1,
+        "cause": "",
+        "declaration": "d",
+        "detail": {"schedules": ["0 6 3 * * UTC"]},
+    }
+    ledger.append("retraining/wine", Draft("schedule_set", NOW, "loop", body=said), expect_seq=0, fence=None)  # fmt: skip
+    comes = overview.overview(ledger, tmp_path, loaded)["models"]["wine"]["next"]
+    assert comes["triggers"] == ["decay", "schedule 0 6 3 * * UTC"]
+    assert comes["scheduled_for"].startswith("1970-01-03T06:00")

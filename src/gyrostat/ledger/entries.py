@@ -305,7 +305,8 @@ def _upcast(
     kind = kinds.get(name)
     if kind is None:
         raise UnknownKindError(
-            f"{_at(where)}: the kind {name!r} is not known to this release", **_facts(where)
+            f"{_at(where)}: the kind {name!r} is not known to this release; a newer one knows it.",
+            **_facts(where),
         )
     version = body.get(VERSION, 1)
     if version != kind.version:

@@ -50,24 +50,22 @@ def overview(
     }  # fmt: skip
 
 
-def _facts(ledger: Ledger, stream: str, moment: float, *, is_past: bool) -> Any:
-    return (
-        reconcile.facts_at(ledger, stream, moment)
-        if is_past
-        else reconcile.facts_of(ledger, stream)
-    )
-
-
 def _picture(
     ledger: Ledger, state: Path, settings: config.ModelSettings, moment: float, *, is_past: bool
 ) -> dict[str, Any]:
     model = settings.name
-    f: production.Facts = _facts(ledger, f"production/{model}", moment, is_past=is_past)
-    wanted: retraining.Facts = _facts(ledger, f"retraining/{model}", moment, is_past=is_past)
-    runs = [
-        _facts(ledger, f"run/{model}/{n}", moment, is_past=is_past)
-        for n in range(max(1, wanted.run - 4), wanted.run + 1)
-    ]
+    unread: list[str] = []
+
+    def facts(stream: str) -> Any:
+        found, why_no_further = reconcile.facts_readable(
+            ledger, stream, moment if is_past else None
+        )
+        unread.extend([why_no_further] if why_no_further else [])
+        return found
+
+    f: production.Facts = facts(f"production/{model}")
+    wanted: retraining.Facts = facts(f"retraining/{model}")
+    runs = [facts(f"run/{model}/{n}") for n in range(max(1, wanted.run - 4), wanted.run + 1)]
     live = {} if is_past else _live(state, model)
     champion = _champion(ledger, f, settings)
     picture: dict[str, Any] = {
@@ -92,7 +90,7 @@ def _picture(
     rollout = {} if is_past else rollout_of(f, settings, state, ledger.now())
     picture["rollout"] = rollout or None
     picture["waits"] = waits(f, rollout, live)
-    picture["stuck"] = _stuck(state, model, f) if not is_past else ""
+    picture["stuck"] = "; ".join(unread) or (_stuck(state, model, f) if not is_past else "")
     return picture
 
 

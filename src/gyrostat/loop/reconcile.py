@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import json
@@ -75,6 +76,26 @@ def facts_at(ledger: Ledger, stream: str, at: float) -> Any:
     """The facts of one stream as they were at a time."""
     life = life_of(stream)
     return catch_up(life.Facts(stream), (e for e in ledger.tail(stream) if e.at <= at))
+
+
+def facts_readable(ledger: Ledger, stream: str, at: float | None = None) -> tuple[Any, str]:
+    """The facts as far as this release can read, now or as they were at a time; and why no further, if so.
+
+    For whoever shows them: one stream that a newer release wrote on, or that is damaged, must not hide the others.
+    """
+    if at is None:
+        with contextlib.suppress(UnknownKindError, IllegalStepError, MalformedEntryError):
+            return facts_of(ledger, stream), ""
+    facts = life_of(stream).Facts(stream)
+    try:
+        for entry in ledger.tail(stream):
+            if at is None or entry.at <= at:
+                facts = catch_up(facts, [entry])
+    except UnknownKindError as error:
+        return facts, f"this release stands back from {stream}: {error}"
+    except (IllegalStepError, MalformedEntryError) as error:
+        return facts, str(error)
+    return facts, ""
 
 
 def served_at(ledger: Ledger, model: str, at: float) -> Entry | None:
