@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gyrostat.errors import LedgerError
 from gyrostat.ledger import sqlite as ledger_sqlite
 from gyrostat.ledger.chain import verify
 from gyrostat.ledger.sqlite import SqliteLedger
@@ -132,3 +133,10 @@ def test_killed_racing_writers_lose_nothing_and_each_seq_has_one_winner(tmp_path
     assert len(acknowledged) == len(set(acknowledged)) >= 70
     assert set(acknowledged) <= {e.seq for e in entries}
     assert [e.body["n"] for e in entries] == list(range(len(entries)))
+
+
+def test_a_lease_on_a_ledger_that_cannot_be_read_is_refused_as_any_call_is(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    ledger.close()
+    with pytest.raises(LedgerError, match="cannot be read now"):
+        ledger.acquire("a", "one", ttl_s=10)

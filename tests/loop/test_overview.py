@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,7 @@ def test_a_stream_that_a_newer_release_wrote_on_is_named_and_hides_no_other_mode
     ledger.append("retraining/wine", step, expect_seq=1, fence=None)
     write_as_a_newer_release(ledger, stream, "superconducted")
     data = {"data": {"source": "w.csv", "target": "q"}}
-    loaded = SimpleNamespace(
+    loaded: Any = SimpleNamespace(
         declaration=from_values({"version": 1, "models": {"wine": data, "tea": data}})
     )
     seen = overview.overview(ledger, tmp_path, loaded, at=at)["models"]
@@ -126,11 +127,13 @@ def test_a_stream_that_a_newer_release_wrote_on_is_named_and_hides_no_other_mode
 
 def test_a_schedule_is_shown_with_the_moment_that_comes_next(tmp_path):
     ledger = MemoryLedger(clock=lambda: NOW)
-    declared = {"data": {"source": "w.csv", "target": "q"}}
+    declared: dict[str, Any] = {"data": {"source": "w.csv", "target": "q"}}
     declared["retraining"] = {
         "triggers": ["decay", {"schedule": {"cron": "0 6 3 * *", "zone": "UTC"}}]
     }
-    loaded = SimpleNamespace(declaration=from_values({"version": 1, "models": {"wine": declared}}))
+    loaded: Any = SimpleNamespace(
+        declaration=from_values({"version": 1, "models": {"wine": declared}})
+    )
     said = {
         "seen": {},
         "now": NOW,

@@ -93,6 +93,14 @@ def test_a_time_that_comes_twice_counts_once():
     assert [local(at) for at in found] == ["10-24 02:30 CEST", "10-25 02:30 CEST", "10-26 02:30 CET"]  # fmt: skip
 
 
+def test_in_the_second_of_two_hours_the_last_is_of_the_first():
+    schedule, until = Schedule("*/15 2 * * *", BERLIN), seconds("2026-10-25T01:10")
+    assert local(until) == "10-25 02:10 CET"
+    last = last_due([schedule], until - 86400, until)
+    assert last is not None
+    assert local(last) == "10-25 02:45 CEST"
+
+
 def test_a_month_without_the_day_is_passed_over():
     found = dues(Schedule("0 0 31 * *"), seconds("2026-01-01"), seconds("2026-08-01"))
     assert [local(at, "UTC")[:5] for at in found] == ["01-31", "03-31", "05-31", "07-31"]

@@ -240,9 +240,8 @@ class SqliteLedger:
         """See `ports.Ledger`; writes only when something changes, for a write is an fsync."""
         with self._turn:
             now = self.clock()
-            found = self.db.execute(
-                "SELECT owner, fence, until FROM leases WHERE name=?", (name,)
-            ).fetchone()
+            query = "SELECT owner, fence, until FROM leases WHERE name=?"
+            found = next(iter(self._ask(query, name)), None)
             holder, fence, until = found or ("", 0, float("-inf"))
             if until > now + ttl_s:  # taken before the clock was set back: nobody waits that long
                 until = now
@@ -252,9 +251,7 @@ class SqliteLedger:
                 return fence
             try:
                 self.db.execute("BEGIN IMMEDIATE")
-                again = self.db.execute(
-                    "SELECT owner, fence, until FROM leases WHERE name=?", (name,)
-                ).fetchone()
+                again = self.db.execute(query, (name,)).fetchone()
                 if again != found:
                     self.db.execute("ROLLBACK")
                     return None
