@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gyrostat_runtime.files import write_atomic
+
 from gyrostat import config, told
 from gyrostat.errors import GyrostatError, TakenError, UsageError
 from gyrostat.ledger import times, words
@@ -61,6 +63,13 @@ def restore(
         ),
         Path(folder),
     )
+
+
+def explain(data: str | Path, target: str | None, column: str, *, task: str | None = None) -> Told:
+    """How `init` judges one column of a table; see `scaffold.explain`."""
+    from gyrostat import scaffold
+
+    return scaffold.explain(Path(data), target, column, task=task)
 
 
 def whoami() -> str:
@@ -335,34 +344,35 @@ class Project:
 
         return told.notified(notifying.test(self.loaded))
 
-    def data_report(self, ref: str | None = None) -> Told:
-        """Which rule, how many rows, with examples; of a snapshot, default the newest."""
-        from gyrostat.data import checks, snapshots
+    def data_report(self, ref: str | None = None, *, html: str | Path | None = None) -> Told:
+        """What was understood of the source and why; which rules hold of a snapshot, default the newest.
+
+        Args:
+            html: write the same as one page to this file.
+        """
+        from gyrostat.data import checks, report, snapshots
+        from gyrostat.data.infer import infer
 
         model = None
         if ref and "/" in ref:
             parsed = self._ref(ref)
             model, ref = parsed.model, parsed.id
         name = self.model(model)
-        if ref is None:
-            known = snapshots.records(self.state, name)
-            if not known:
-                raise UsageError(f"{name} has no snapshot yet. Make one: gyrostat run")
-            record = known[-1]
-        else:
-            record = snapshots.record(self.state, name, ref)
-        report = record["checks"]
-        head = f"snapshot/{name}/{record['id']}  {record['n_rows']:,} rows ({record['n_traffic']:,} labelled predictions), {record['source']}"
-        verdict = (
-            f"ok    {report['n_rules']} of {report['n_rules']} rules hold"
-            if not report["broken"]
-            else f"no    {report['n_rows_broken']:,} rows break {report['n_broken']} of {report['n_rules']} rules"
-        )
-        facts = {
-            k: record[k]
-            for k in (
+        known = snapshots.records(self.state, name) if ref is None else []
+        record = snapshots.record(self.state, name, ref) if ref else known[-1] if known else None
+        lines: list[str] = []
+        facts: dict[str, Any] = {"model": name}
+        if record is not None:
+            found = record["checks"]
+            lines += [
+                f"snapshot/{name}/{record['id']}  {record['n_rows']:,} rows ({record['n_traffic']:,} labelled predictions), {record['source']}",
+                f"ok    {found['n_rules']} of {found['n_rules']} rules hold"
+                if not found["broken"]
+                else f"no    {found['n_rows_broken']:,} rows break {found['n_broken']} of {found['n_rules']} rules",
+                *(f"      {line}" for line in checks.lines(found)),
+            ]
+            keys = (
                 "id",
-                "model",
                 "n_rows",
                 "n_source",
                 "n_traffic",
@@ -372,12 +382,33 @@ class Project:
                 "checks",
                 "passed",
             )
-        }
-        return Told(
-            (head, verdict, *(f"      {line}" for line in checks.lines(report))),
-            facts,
-            exit_code=0 if not report["broken"] else 1,
-        )
+            facts |= {k: record[k] for k in keys}
+        if ref is None or html is not None:
+            settings = self.loaded.declaration.models[name].data
+            df, _ = snapshots.source_of(self.root, settings)
+            understood = report.facts(df, infer(df, settings.target, task=settings.task), settings)
+            facts["understood"] = understood
+            lines += report.lines(understood)
+            if html is not None:
+                broken = checks.lines(record["checks"]) if record else []
+                title = f"{name}: {settings.source.path}"
+                write_atomic(Path(html), report.page(understood, title, broken).encode())
+                lines.append(f"Wrote {html}")
+        is_broken = record is not None and bool(record["checks"]["broken"])
+        return Told(tuple(lines), facts, exit_code=1 if is_broken else 0)
+
+    def data_diff(self, old: str, new: str) -> Told:
+        """What one snapshot has otherwise than another: rows, columns, distributions."""
+        from gyrostat.data import diff
+
+        parsed = [self._ref(ref) if "/" in ref else None for ref in (old, new)]
+        models = {ref.model for ref in parsed if ref}
+        if len(models) > 1:
+            raise UsageError("Snapshots of two models cannot be compared. Nothing was done.")
+        name = self.model(models.pop() if models else None)
+        ids = [ref.id if ref else text for ref, text in zip(parsed, (old, new), strict=True)]
+        found = diff.diff(self.state, name, *ids)
+        return Told(tuple(diff.lines(found)), found)
 
     def rows(self, model: str | None = None, *, side: str = "heldout") -> Rows:
         """Rows of the newest snapshot as a user would send them, with what was true of them."""

@@ -1,6 +1,6 @@
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gyrostat.data import numerals
@@ -79,6 +79,7 @@ def test_a_pattern_that_shows_no_form_is_refused(form: str) -> None:
 UNITS = [("", False), ("%", False), ("₩", True), ("€", False), ("kg", False), ("USD", True)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=30),
     st.integers(0, 3),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gyrostat.data import files, records, tables
@@ -173,6 +173,7 @@ def test_the_quick_reader_and_the_careful_one_agree(tmp_path: Path, text: str, e
     assert (quick[0], quick[1].rows()) == (names, frame.rows())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.text('ab",;\n\r ', max_size=4), min_size=2, max_size=2), min_size=1, max_size=8),
     st.sampled_from(["\n", "\r\n"]),

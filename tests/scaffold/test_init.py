@@ -211,3 +211,71 @@ def test_personal_values_are_never_said(tmp_path: Path) -> None:
     for text in (str(told), str(told.facts), written):
         assert "example.invalid" not in text
         assert "010-0000" not in text
+
+
+def test_a_name_that_stands_twice_cannot_be_the_target(tmp_path: Path) -> None:
+    with pytest.raises(GyrostatError, match="more than once"):
+        scaffold.init(tmp_path / "p", TABLES / "duplicate-names.csv", "temp")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "target", "column", "said"),
+    [
+        ("money.csv", "매출", "손익", "'(2,056)' is -2056"),
+        ("codes.csv", "late", "branch", "leading zeros"),
+        ("members.csv", "left", "phone", "300 rows hold what looks like phone numbers"),
+        ("one-value.csv", "status", "status", "there is nothing to learn"),
+    ],
+)
+def test_a_column_is_explained_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, target: str, column: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = scaffold.explain(TABLES / table, target, column)
+    assert said in str(told)
+    assert told.facts["why"]
+    assert "010-0000" not in str(told) + str(told.facts)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(GyrostatError, match="no column"):
+        scaffold.explain(TABLES / table, target, "nobody")
+
+
+def test_groups_that_cannot_be_split_are_not_taken_and_said(tmp_path: Path) -> None:
+    dice = random.Random(2)
+    # Nearly all rows belong to one group, so one side is left with next to nothing.
+    rows = [f"{'g1' if n < 290 else f'g{n}'},{dice.random()},{dice.random()}" for n in range(300)]
+    path = tmp_path / "t.csv"
+    path.write_text("patient_id,x,y\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    told = scaffold.init(tmp_path / "p", path, "y")
+    data = config.load(tmp_path / "p", {}).declaration.models["p"].data
+    assert data.split.group == ""
+    assert "not taken as split.group" in str(told)
+    assert "patient_id" in data.exclude
+
+
+def test_how_numbers_are_written_is_declared_and_the_next_file_is_read_alike(
+    tmp_path: Path,
+) -> None:
+    told = scaffold.init(tmp_path / "p", TABLES / "money.csv", "매출")
+    data = config.load(tmp_path / "p", {}).declaration.models["p"].data
+    assert data.columns["단가"].format == "₩1,234.5"
+    assert told.facts["features"]["손익"] == "integer"
+    # A few rows that alone could be read otherwise.
+    path = tmp_path / "p" / "data" / "money.csv"
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([header, *rows[:40]]) + "\n", encoding="utf-8")
+    df, found = snapshots.source_of(tmp_path / "p", data)
+    assert {n: g.kind for n, g in found.columns.items()} == told.facts["features"] | {"매출": "integer"}  # fmt: skip
+    assert frames.typed(df, found)["손익"][1] == -2056
+
+
+def test_a_file_that_came_otherwise_is_named_with_the_difference(tmp_path: Path) -> None:
+    scaffold.init(tmp_path / "p", TABLES / "two-columns.csv", "minutes")
+    data = config.load(tmp_path / "p", {}).declaration.models["p"].data
+    path = tmp_path / "p" / "data" / "two-columns.csv"
+    path.write_text("# now with a title\n" + path.read_text().replace(",", ";"))
+    with pytest.raises(GyrostatError) as caught:
+        snapshots.source_of(tmp_path / "p", data)
+    assert "data.source.separator: ',' -> ';'" in str(caught.value)
+    assert "data.source.skip_lines: 0 -> 1" in str(caught.value)

@@ -171,8 +171,13 @@ reason_option = click.option("--reason", default="", help="Why; it stands in the
 
 
 @command("init", needs_project=False)
-@click.argument("folder", metavar="DIR")
-@click.option("--data", required=True, metavar="FILE", help="A CSV or Parquet table.")
+@click.argument("folder", metavar="DIR", required=False)
+@click.option(
+    "--data",
+    required=True,
+    metavar="FILE",
+    help="A table: CSV, TSV, JSON lines or Parquet; also as gzip or zip.",
+)
 @click.option(
     "--target", default=None, metavar="COL", help="The column to predict; default: the last one."
 )
@@ -183,11 +188,24 @@ reason_option = click.option("--reason", default="", help="Why; it stands in the
     help="Default: guessed.",
 )
 @click.option("--name", default=None, help="Name of the model; default: that of the folder.")
+@click.option(
+    "--explain",
+    "column",
+    default=None,
+    metavar="COLUMN",
+    help="Say how this column is judged, and write nothing.",
+)
 def init(
-    *, folder: str, data: str, target: str | None, task: str | None, name: str | None, as_json: bool
-) -> Told:
+    *, folder: str | None, data: str, target: str | None, task: str | None, name: str | None, column: str | None, as_json: bool
+) -> Told:  # fmt: skip
     """Make a project around a table."""
+    from gyrostat.project import explain
     from gyrostat.project import init as make
+
+    if column is not None:
+        return explain(data, target, column, task=task)
+    if folder is None:
+        raise click.UsageError("Missing argument 'DIR'.")
 
     return make(folder, data, target, task=task, name=name)
 
@@ -358,14 +376,23 @@ def serve(*, project: Project, port: int | None, as_json: bool) -> Told:
 
 @cli.group("data")
 def data() -> None:
-    """Snapshots: reports of the checks, and barred ones."""
+    """The table: what was understood of it, its snapshots, and barred ones."""
 
 
 @command("report", group=data)
 @click.argument("ref", required=False)
-def data_report(*, project: Project, ref: str | None, as_json: bool) -> Told:
-    """Which rule, how many rows, with examples; of a snapshot, default the newest."""
-    return project.data_report(ref)
+@click.option("--html", default=None, metavar="FILE", help="Write it as one page, too.")
+def data_report(*, project: Project, ref: str | None, html: str | None, as_json: bool) -> Told:
+    """What was understood of the table and why, and which rules hold; of a snapshot: its rules."""
+    return project.data_report(ref, html=html)
+
+
+@command("diff", group=data)
+@click.argument("old", metavar="A")
+@click.argument("new", metavar="B")
+def data_diff(*, project: Project, old: str, new: str, as_json: bool) -> Told:
+    """What snapshot B has otherwise than A: rows, columns, distributions."""
+    return project.data_diff(old, new)
 
 
 @command("unbar", group=data)

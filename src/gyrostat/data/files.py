@@ -85,6 +85,19 @@ def content(path: Path) -> Content:
     return Content(data)
 
 
+def packed(data: bytes, path: str) -> bytes:
+    """The bytes of a table as a file of this name holds them: packed where its name says so."""
+    name = PurePosixPath(path)
+    if name.suffix == ".gz":
+        return gzip.compress(data, mtime=0)
+    if name.suffix != ".zip":
+        return data
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(f"{name.stem}.csv"), data)
+    return buffer.getvalue()
+
+
 def _too_large(name: str, size: int) -> DataError:
     return DataError(
         f"{name} holds {size / 2**30:.1f} GB; at most {MAX_BYTES / 2**30:.0f} GB are read. Bring fewer rows. Nothing was done."

@@ -264,7 +264,7 @@ def _n_distinct(numbers: pl.Series, *, is_whole: bool) -> int:
     if is_whole or len(numbers) < _MANY or numbers.head(1000).n_unique() < 500:
         return numbers.n_unique()
     # Of measurements nobody needs it exactly.
-    return min(len(numbers) - 1, numbers.approx_n_unique())
+    return min(len(numbers) - 1, int(numbers.approx_n_unique()))  # type: ignore[arg-type]
 
 
 def _any(texts: pl.Series, where: pl.Series, form: str) -> bool:

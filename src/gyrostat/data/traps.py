@@ -78,7 +78,9 @@ def find(result: Inference, df: pl.DataFrame) -> None:
 
 def _exclude(result: Inference, guess: Guess, why: str, more: str = "") -> None:
     guess.excluded = why
-    result.notes.append(Note(guess.name, "left out: " + why, more, do=f"take {shown(guess.name)} out of data.exclude to have it"))  # fmt: skip
+    where = "data.personal" if guess.is_personal else "data.exclude"
+    do = f"take {shown(guess.name)} out of {where} to have it"
+    result.notes.append(Note(guess.name, "left out: " + why, more, do=do))
 
 
 def _keep_something(result: Inference, leaks: list[Guess]) -> None:

@@ -99,12 +99,17 @@ def _in_its_format(rows: Any, schema: Schema, source: Any) -> bytes:
     """Rows as the source has them: a script that reads the file finds the same columns in the same form."""
     import io
 
+    from gyrostat.data import files
+
     names = [*(c.name for c in schema.inputs), schema.output.target]
     table = rows.select(names)
     buffer = io.BytesIO()
     if source.format == "parquet":
         table.write_parquet(buffer)
         return buffer.getvalue()
+    if source.format == "jsonl":
+        table.write_ndjson(buffer)
+        return files.packed(buffer.getvalue(), source.path)
     frame = table.to_pandas()
     integers = [c.name for c in schema.inputs if c.kind == "integer"]
     target = frame[schema.output.target]
@@ -113,7 +118,7 @@ def _in_its_format(rows: Any, schema: Schema, source: Any) -> bytes:
     for name in integers:
         frame[name] = frame[name].astype("Int64")
     text = frame.to_csv(index=False, sep=source.separator, decimal=source.decimal)
-    return text.encode(source.encoding)
+    return files.packed(text.encode(source.encoding), source.path)
 
 
 def _hold(folder: Path, spec: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
 """`init`: a project around a table."""
 
-from gyrostat.scaffold.init import init
+from gyrostat.scaffold.init import explain, init
 
-__all__ = ["init"]
+__all__ = ["explain", "init"]

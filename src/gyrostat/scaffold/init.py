@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gyrostat import config
-from gyrostat.data import frames, split, tables
+from gyrostat.data import frames, personal, report, split, tables
 from gyrostat.data.infer import Inference, Note, infer
 from gyrostat.data.names import quoted, shown
+from gyrostat.data.readings import read_column
 from gyrostat.data.settings import ColumnSettings, DataSettings, SourceSettings
 from gyrostat.errors import DataError, UsageError
 from gyrostat.scaffold.guess import Guessed, guess
@@ -105,6 +106,37 @@ def init(
     return _told(
         folder, data, model, df.width, inference, sniffed, settings, guessed, n_twice, n_heldout
     )  # fmt: skip
+
+
+def explain(data: Path, target: str | None, column: str, *, task: str | None = None) -> Told:
+    """How one column is judged, and by what; nothing is written.
+
+    Raises:
+        UsageError: there is no such file or column.
+        DataError: the table cannot be read.
+    """
+    sniffed, df = tables.load(data)
+    name = column if column in df.columns else column.strip()
+    if name not in df.columns:
+        listed = ", ".join(map(shown, df.columns[:30])) + (", ..." if df.width > 30 else "")
+        raise UsageError(f"There is no column {quoted(column)}. Columns: {listed}.")
+    found, problem = None, ""
+    try:
+        found = infer(df, target if target is not None else df.columns[-1], task=task)
+        guess = found.columns[name]
+    except DataError as error:
+        # The rest of the table is no reason to keep silent about this column.
+        guess, problem = read_column(df[name]).guess, str(error)
+        guess.is_personal = personal.found(df[name]) is not None
+    lines = report.explained(df, guess, found)
+    if problem:
+        lines.append(f"  init      {problem}")
+    facts = {
+        "column": name, "kind": guess.kind, "why": guess.evidence, "left_out": guess.excluded, "format": guess.format, "n_missing": guess.n_missing,
+        "n_distinct": guess.n_distinct, "personal": guess.is_personal, "read_as": list(sniffed.notes), "problem": problem,
+        "findings": [asdict(n) | {"rows": list(n.rows)} for n in (found.notes if found else ()) if n.column == name],
+    }  # fmt: skip
+    return Told(tuple(lines), facts)
 
 
 def _split(
