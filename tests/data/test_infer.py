@@ -423,3 +423,59 @@ def test_names_of_date_parts_are_nobody_elses(tmp_path: Path) -> None:
     names = [f.name for f in of("d,d_day,d_year\n" + rows, "d_year", tmp_path).schema().features]
     assert len(set(names)) == len(names)
     assert "d_year" not in names
+
+
+def test_nines_far_from_all_else_are_said(tmp_path: Path) -> None:
+    found = of(column([str(n % 40) for n in range(60)] + ["-999"] * 3), "y", tmp_path)
+    assert "-999 stands in 3 rows" in said(found, "x")
+    assert found.columns["x"].n_missing == 0
+    assert "stands in" not in said(of(column([str(n) for n in range(1000)]), "y", tmp_path), "x")
+
+
+def test_numbers_among_many_words_are_said(tmp_path: Path) -> None:
+    values = ["late" if n % 8 == 0 else f"{n}.5" for n in range(80)]
+    found = of(column(values), "y", tmp_path)
+    assert found.columns["x"].kind == "category"
+    assert "88 % of its values are numbers and 10 are not" in said(found, "x")
+    assert "row 1: 'late'" in said(found, "x")
+
+
+@pytest.mark.parametrize(
+    ("pair", "kind"),
+    [
+        (("no", "Yes"), "boolean"), (("N", "Y"), "boolean"), (("아니오", "예"), "boolean"), (("nein", "ja"), "boolean"),
+        (("m", "f"), "category"), (("yes", "maybe"), "category"), (("Yes", "ja"), "category"),
+    ],
+)  # fmt: skip
+def test_a_pair_of_words_for_yes_and_no_is_a_boolean(
+    tmp_path: Path, pair: tuple[str, str], kind: str
+) -> None:
+    guess = of(column([pair[n % 3 == 0] for n in range(60)]), "y", tmp_path).columns["x"]
+    assert (guess.kind, guess.categories) == (kind, pair if kind == "boolean" else tuple(sorted(pair)))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("%d %b %Y", "{d} Mar 2024"), ("%Y년 %m월 %d일", "2024년 3월 {d}일"), ("%Y. %m. %d.", "2024. 3. {d}."),
+        ("%b %d, %Y", "Mar {d}, 2024"), ("%d.%m.%y", "{d}.03.24"), ("%m/%d/%Y %I:%M %p", "3/{d}/2024 1:0{t} PM"), ("%Y-%m", "2024-0{t}"),
+    ],
+)  # fmt: skip
+def test_dates_are_read_as_people_write_them(tmp_path: Path, form: str, text: str) -> None:
+    values = [text.format(d=13 + n % 15, t=1 + n % 9) for n in range(60)]
+    guess = of("x|z|y\n" + "".join(f"{v}|{n % 7}.5|{n * 37 % 101}.5\n" for n, v in enumerate(values)), "y", tmp_path).columns["x"]  # fmt: skip
+    assert (guess.kind, guess.format) == ("date", form)
+    assert guess.has_time == ("%I" in form)
+
+
+def test_a_word_among_dates_is_missing_and_named(tmp_path: Path) -> None:
+    values = [f"{13 + n % 15}.03.2024" for n in range(60)] + ["soon"]
+    found = of(column(values), "y", tmp_path)
+    assert (found.columns["x"].kind, found.columns["x"].n_missing) == ("date", 1)
+    assert "row 61: 'soon'" in said(found, "x")
+    assert found.columns["x"].declare == ColumnSettings("date", "%d.%m.%Y", ("soon",))
+
+
+def test_a_rare_class_is_counted_as_rare(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.5,{'yes' if n % 50 == 0 else 'no'}\n" for n in range(400))
+    assert "only 2.0 % of the rows are 'yes' (8)" in said(of("x,t\n" + rows, "t", tmp_path), "t")

@@ -55,6 +55,13 @@ def test_being_filled_gives_it_away(tmp_path: Path, dice: random.Random) -> None
     assert "whether it is filled" in found.columns["reason"].excluded
 
 
+def test_a_date_that_only_one_class_has_gives_it_away(tmp_path: Path, dice: random.Random) -> None:
+    y = labels(dice)
+    left = [f"2025-0{dice.randint(1, 9)}-11" if v == "lost" else None for v in y]
+    found = of({"x": noise(dice), "left": left, "y": y}, "y", tmp_path)
+    assert "whether it is filled" in found.columns["left"].excluded
+
+
 def test_classes_that_stand_apart_when_sorted_are_given_away(
     tmp_path: Path, dice: random.Random
 ) -> None:

@@ -29,6 +29,7 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 MAX_ROWS_SHOWN = 10
 MAX_LEVELS = 10_000
 _MANY = 100_000
+_NINES = {9.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0}
 TRUTHS = (
     ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("아니오", "예"), ("아니요", "예"), ("아니오", "네"), ("아니요", "네"),
     ("거짓", "참"), ("무", "유"), ("nein", "ja"), ("non", "oui"), ("falsch", "wahr"), ("faux", "vrai"), ("não", "sim"), ("いいえ", "はい"), ("否", "是"),
@@ -256,7 +257,8 @@ def _plainly_number(s: _Spelled, *, is_target: bool) -> Reading | None:
         s.name, "integer" if is_whole else "number", n_missing, low=low, high=high, n_distinct=_n_distinct(numbers, is_whole=is_whole),
         evidence=f"all {len(texts) - n_missing:,} values are {'whole ' if is_whole else ''}numbers",
     )  # fmt: skip
-    return Reading(guess, _looks_like_time(s.name, texts.drop_nulls(), guess))
+    notes = _looks_like_time(s.name, texts.drop_nulls(), guess)
+    return Reading(guess, notes + _sentinels(s.name, numbers, guess))
 
 
 def _n_distinct(numbers: pl.Series, *, is_whole: bool) -> int:
@@ -297,6 +299,25 @@ def _looks_like_time(name: str, values: pl.Series, guess: Guess) -> list[Note]:
             if 6.3e8 * scale <= guess.low and guess.high <= 4.1e9 * scale and re.search(r"(?i)time|date|_at$|^ts$|epoch|stamp", name):  # fmt: skip
                 return [Note(name, f"looks like {unit} since 1970", such)]
     return []
+
+
+def _sentinels(name: str, numbers: pl.Series, guess: Guess) -> list[Note]:
+    """A row of nines far from all else, again and again: perhaps a word for nothing. Said, and not taken for it."""
+    found = []
+    for value in (guess.low, guess.high):
+        if value is None or abs(value) not in _NINES:
+            continue
+        is_it = (numbers == value).fill_null(False)
+        rest = numbers.filter(~is_it).drop_nulls()
+        if int(is_it.sum()) < 3 or not len(rest):
+            continue
+        low, high = float(rest.min()), float(rest.max())  # type: ignore[arg-type]
+        if min(abs(value - low), abs(value - high)) > high - low:
+            rows = tuple(n + 1 for n in is_it.arg_true().head(MAX_ROWS_SHOWN).to_list())
+            what = f"{value:.15g} stands in {int(is_it.sum()):,} rows, far from all other values ({low:.6g} to {high:.6g})"
+            do = f"if it means nothing, declare columns: {{{shown(name)}: {{missing: ['{value:.15g}']}}}}"
+            found.append(Note(name, what, "taken as a number", rows, do))
+    return found
 
 
 def _code(s: _Spelled) -> Reading | None:
@@ -393,6 +414,9 @@ def _number(s: _Spelled, *, is_target: bool = False) -> Reading | None:
         "" if form.is_plain else f", 1234.5 written {form}"
     )
     notes += _looks_like_time(s.name, values.filter(is_finite), guess)
+    notes += _sentinels(
+        s.name, numerals.plain(s.stripped, form).cast(pl.Float64, strict=False), guess
+    )
     too_long = plain.filter(is_finite).str.replace(r"[eE].*$", "").str.replace_all("[^0-9]", "").str.strip_chars_start("0").str.len_chars() > 17  # fmt: skip
     if too_long.any():
         row, value = s.known.filter(is_finite).filter(too_long)[["row", "value"]].row(0)
@@ -497,6 +521,8 @@ def _category(s: _Spelled, *, is_target: bool = False) -> Reading:
         notes.append(Note(s.name, what, f"{n_missing:,} of {s.n_rows:,} rows are blank"))
     if not is_target and 1 < len(levels) <= 200:
         notes += _alike(s.name, levels)
+    if not is_target and not words:
+        notes += _mostly_numbers(s)
     guess = Guess(
         s.name,
         "category",
@@ -509,6 +535,18 @@ def _category(s: _Spelled, *, is_target: bool = False) -> Reading:
     if words:
         guess.declare = ColumnSettings(missing=tuple(words))
     return Reading(guess, notes)
+
+
+def _mostly_numbers(s: _Spelled) -> list[Note]:
+    """Numbers with too many words between them to be taken for numbers: said, for it may be meant otherwise."""
+    is_number = s.values.str.contains(numerals.IS_NUMBER) & ~s.values.str.contains("^0[0-9]")
+    share = s.count(is_number) / max(1, s.n_known)
+    if not 0.5 <= share < 1 - MAX_ODD or int(is_number.sum()) < 10:
+        return []
+    rows = s.rows_of(s.values.filter(~is_number))
+    what = f"{100 * share:.0f} % of its values are numbers and {len(rows):,} are not, so it is taken as text"
+    do = f"if they mean nothing, declare columns: {{{shown(s.name)}: {{kind: number}}}}"
+    return [Note(s.name, what, _cells(rows[:3]), _first(rows), do)]
 
 
 def word(text: str) -> str:

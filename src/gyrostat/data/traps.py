@@ -199,8 +199,9 @@ def _gives_away(column: pl.Series, guess: Guess, target: _Target) -> str:
     is_number = guess.kind in ("number", "integer")
     tests: list[Any] = []
     if guess.kind == "date":
-        return ""
-    if target.is_number:
+        # When something happened is known before what follows from it; only whether it did can give a class away.
+        tests = []
+    elif target.is_number:
         if is_number and guess.n_distinct >= 10:
             tests.append((_rises, f"its order is that of {shown(target.name)} in every row"))
         if guess.n_distinct <= MAX_CATEGORIES:
