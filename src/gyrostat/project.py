@@ -19,7 +19,7 @@ from typing import Any
 from gyrostat_runtime.files import write_atomic
 
 from gyrostat import config, told
-from gyrostat.errors import GyrostatError, TakenError, UsageError
+from gyrostat.errors import DataError, GyrostatError, TakenError, UsageError
 from gyrostat.ledger import times, words
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop.overview import overview
@@ -363,13 +363,13 @@ class Project:
         lines: list[str] = []
         facts: dict[str, Any] = {"model": name}
         if record is not None:
-            found = record["checks"]
+            judged = record["checks"]
             lines += [
                 f"snapshot/{name}/{record['id']}  {record['n_rows']:,} rows ({record['n_traffic']:,} labelled predictions), {record['source']}",
-                f"ok    {found['n_rules']} of {found['n_rules']} rules hold"
-                if not found["broken"]
-                else f"no    {found['n_rows_broken']:,} rows break {found['n_broken']} of {found['n_rules']} rules",
-                *(f"      {line}" for line in checks.lines(found)),
+                f"ok    {judged['n_rules']} of {judged['n_rules']} rules hold"
+                if not judged["broken"]
+                else f"no    {judged['n_rows_broken']:,} rows break {judged['n_broken']} of {judged['n_rules']} rules",
+                *(f"      {line}" for line in checks.lines(judged)),
             ]
             keys = (
                 "id",
@@ -385,8 +385,16 @@ class Project:
             facts |= {k: record[k] for k in keys}
         if ref is None or html is not None:
             settings = self.loaded.declaration.models[name].data
-            df, _ = snapshots.source_of(self.root, settings)
-            understood = report.facts(df, infer(df, settings.target, task=settings.task), settings)
+            try:
+                df, _ = snapshots.source_of(self.root, settings)
+                found = infer(df, settings.target, task=settings.task)
+            except DataError as error:
+                # What the snapshot says is no less true for it.
+                if record is None or html is not None:
+                    raise
+                lines += [f"no    {line}" for line in str(error).splitlines()]
+                return Told(tuple(lines), facts | {"problem": str(error)}, exit_code=1)
+            understood = report.facts(df, found, settings)
             facts["understood"] = understood
             lines += report.lines(understood)
             if html is not None:

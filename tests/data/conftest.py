@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 from gyrostat_runtime.schema import Schema
+from hypothesis import settings as hypothesis_settings
 
 from gyrostat.data import snapshots, tables
 from gyrostat.data.infer import Inference, infer
 from gyrostat.data.settings import DataSettings
+
+# How long an example takes says how busy the machine is.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 
 @dataclass
