@@ -198,6 +198,20 @@ class Declared(Body):
     env: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Restored(Body):
+    """This ledger was taken from a backup: what follows was not on the machine that wrote what is before."""
+
+    epoch: int
+    """Of the routes, from here on."""
+    made_at: float
+    file: str
+    after: int
+    """Position of the last entry in the backup."""
+    signed_by: str
+    actor: str = ""
+
+
 def _steps(*kinds: str) -> dict[str, type[Body]]:
     return dict.fromkeys(kinds, Step)
 
@@ -237,6 +251,7 @@ KINDS: dict[str, dict[str, type[Body]]] = {
         **_steps("regressed", "champion_regressed", "rolled_back", "held", "resumed", "told"),
     },
     "declaration": {"declared": Declared},
+    "project": {"restored": Restored},
 }  # fmt: skip
 """By the first part of a stream's name. Streams of other names are nobody's here: their entries pass as they are."""
 

@@ -14,11 +14,31 @@ from typing import Any
 from gyrostat.ledger import entries
 from gyrostat.ledger.chain import seal
 from gyrostat.ledger.life import NEWEST, freeze
+from gyrostat.loop.reconcile import LIVES
 from gyrostat.terms import Draft
 from tests.loop.simulation.history import GATES, History
 
 HERE = Path(__file__).parent
 WANTED = {(life, kind) for life, kinds in entries.KINDS.items() for kind in kinds}
+BESIDE_THE_LIVES: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "declaration",
+        "declared",
+        {"digest": "declared-0", "diff": [], "loosened": {}, "actor": "kim", "env": "dev"},
+    ),
+    (
+        "project",
+        "restored",
+        {
+            "epoch": 2,
+            "made_at": 1.0,
+            "file": "wine.gyrostat",
+            "after": 3,
+            "signed_by": "0f",
+            "actor": "kim",
+        },
+    ),
+]
 LONGEST = 260
 
 
@@ -34,7 +54,7 @@ def chosen(n_seeds: int = 400) -> list[History]:
         assert history.run() == []
         if history.newest_release == NEWEST and len(history.log) < LONGEST:
             told.append(history)
-    missing, picked = WANTED - {("declaration", "declared")}, []
+    missing, picked = {(life, kind) for life, kind in WANTED if life in LIVES}, []
     while missing:
         best = max(told, key=lambda h: len(kinds(h) & missing) / (100 + len(h.log)))
         assert kinds(best) & missing, missing
@@ -45,12 +65,11 @@ def chosen(n_seeds: int = 400) -> list[History]:
 
 def lines(history: History) -> list[dict[str, Any]]:
     """The terms it was judged by and what the entries come to, then the entries."""
-    last = history.log[-1]
-    body = {"digest": "declared-0", "diff": [], "loosened": {}, "actor": "kim", "env": "dev"}
-    draft = Draft("declared", last.at, "kim", body=body)
-    declared = seal(
-        draft, position=last.position + 1, stream="declaration", seq=1, fence=None, at=last.at, prev=last.hash
-    )  # fmt: skip
+    log = list(history.log)
+    for stream, kind, body in BESIDE_THE_LIVES:
+        at, prev = log[-1].at, log[-1].hash
+        place = {"position": len(log) + 1, "stream": stream, "seq": 1, "fence": None}
+        log.append(seal(Draft(kind, at, "kim", body=body), **place, at=at, prev=prev))
     head = {
         "release": NEWEST,
         "retraining": {d: asdict(s) for d, s in history.retrainings.items()},
@@ -58,7 +77,7 @@ def lines(history: History) -> list[dict[str, Any]]:
         "run": {d: asdict(s) for d, s in GATES.items()},
         "facts": {s: freeze(told.facts) for s, told in sorted(history.watch.told.items())},
     }
-    return [head, *(asdict(e) for e in [*history.log, declared])]
+    return [head, *(asdict(e) for e in log)]
 
 
 def main() -> None:
