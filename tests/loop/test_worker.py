@@ -217,3 +217,12 @@ def test_a_training_gets_a_copy_of_the_projects_code_and_nothing_else(workers, t
     code = workers.folder(STREAM, 3, "answers") / "code"
     found = {p.relative_to(code).as_posix() for p in code.rglob("*") if p.is_file()}
     assert found == {"src/train.py", "config/config.yaml", "fit.py"}
+
+
+@pytest.mark.slow
+def test_a_swarm_of_processes_is_ended_whole(workers):
+    result = result_of(workers, "swarms")
+    assert "more than 500" in result["cause"]
+    folder = str(workers.folder(STREAM, 3, "swarms"))
+    commands = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
+    assert [c for c in commands if folder in c and "--child" in c] == []

@@ -57,6 +57,14 @@ def prints(folder, spec):
     return {"made": "talk"}
 
 
+def swarms(folder, spec):
+    for _ in range(1000):
+        if os.fork() == 0:
+            time.sleep(3600)
+            os._exit(0)
+    time.sleep(3600)
+
+
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -36,6 +36,8 @@ LOG_BYTES = 1_000_000
 """Of output kept at the beginning, and as many at the end."""
 TICK_S, FLOOR_S, BEAT_S = 0.1, 0.5, 1.0
 GRACE_S = 2.0
+MOST_PROCESSES = 500
+"""That a job may have at one time; a machine gives out at some thousands."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -131,14 +133,20 @@ class Runner:
                     self.cause = "called off"
             if now - began > self.time_s:
                 self.cause = f"it took longer than {self.time_s:g} s (train.resources.time)"
-            elif self.memory_bytes and (used := _resident()) > self.memory_bytes:
-                self.cause = f"it used {used / 1e6:,.0f} MB, more than {self.memory_bytes / 1e6:,.0f} MB (train.resources.memory)"
+            else:
+                used, n = _used()
+                if self.memory_bytes and used > self.memory_bytes:
+                    self.cause = f"it used {used / 1e6:,.0f} MB, more than {self.memory_bytes / 1e6:,.0f} MB (train.resources.memory)"
+                elif n > MOST_PROCESSES:
+                    self.cause = f"it started {n:,} processes, more than {MOST_PROCESSES}"
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(TICK_S)
 
     def _end_all(self) -> None:
         """Nothing that was started here lives on."""
         deadline = time.monotonic() + GRACE_S
+        if self.cause:
+            _stand_still()
         while left := psutil.Process().children(recursive=True):
             number = signal.SIGKILL if self.cause or time.monotonic() > deadline else signal.SIGTERM
             for process in left:
@@ -182,18 +190,28 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def _stand_still() -> None:
+    """Stop everything below, also what is just being started, so that nothing outruns its end."""
+    stopped: set[int] = set()
+    while new := {p.pid for p in psutil.Process().children(recursive=True)} - stopped:
+        for pid in new:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped |= new
+
+
 def _failed(cause: str, *, retryable: bool = False) -> dict[str, Any]:
     line = " ".join(cause.split())  # a cause is shown in a line of its own
     return {"status": "failed", "cause": line, "retryable": retryable, "log": "stdout.log"}
 
 
-def _resident() -> int:
-    """Bytes of memory of everything below this process."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
+def _used() -> tuple[int, int]:
+    """Bytes of memory of everything below this process, and how many processes that are."""
+    total, below = 0, psutil.Process().children(recursive=True)
+    for process in below:
         with contextlib.suppress(psutil.Error):
             total += process.memory_info().rss
-    return total
+    return total, len(below)
 
 
 def _keep_output(stream: IO[bytes], path: Path) -> None:

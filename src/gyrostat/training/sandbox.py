@@ -87,11 +87,9 @@ def _all_but(hidden: list[Path]) -> list[Path]:
             entries = list(os.scandir(folder))
         except OSError:
             continue
-        found += [
-            Path(e.path)
-            for e in entries
-            if Path(e.path) not in above and Path(e.path) not in hidden
-        ]
+        # A link is none of them: what it leads to counts where it really is, and it may lead to what is hidden.
+        paths = [Path(e.path) for e in entries if not e.is_symlink()]
+        found += [path for path in paths if path not in above and path not in hidden]
     return found
 
 
