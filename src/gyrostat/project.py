@@ -738,9 +738,17 @@ class Project:
         )
 
     def up(
-        self, *, port: int | None = None, control_port: int | None = None, say: Say = print
+        self,
+        *,
+        port: int | None = None,
+        control_port: int | None = None,
+        say: Say = print,
+        begins_again: bool = False,
     ) -> Told:
-        """Start everything and keep it until Ctrl-C or SIGTERM.
+        """Start everything and keep it until Ctrl-C or SIGTERM, or until another release is installed.
+
+        Args:
+            begins_again: then replace this process by the same command of the other release, on the same sockets.
 
         Raises:
             TakenError: a port is taken, or `up` runs already; nothing was started.
@@ -748,7 +756,7 @@ class Project:
         from gyrostat_runtime import keys
 
         from gyrostat.loop.declare import declare
-        from gyrostat.processes import following, runfiles
+        from gyrostat.processes import following, handover, runfiles
         from gyrostat.processes.supervisor import Supervisor, bind, end_leftovers
 
         declaration, state, actor = self.loaded.declaration, self.state, whoami()
@@ -795,6 +803,12 @@ class Project:
         finally:
             runfiles.remove(state, "up")
             lock.release()
+        if supervisor.upgraded_to:
+            say(
+                f"gyrostat {supervisor.upgraded_to} was installed: everything ended, and begins again as that release"
+            )
+            if begins_again:
+                handover.begin_again([server, control])
         say("everything ended; start again with: gyrostat up")
         return Told((), {"is_ended": True})
 

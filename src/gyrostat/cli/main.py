@@ -220,7 +220,7 @@ def init(
 )
 def up(*, project: Project, port: int | None, control_port: int | None, as_json: bool) -> Told:
     """Start the loop, the model server, the monitor and the control room; Ctrl-C ends them."""
-    return project.up(port=port, control_port=control_port, say=talk(as_json))
+    return project.up(port=port, control_port=control_port, say=talk(as_json), begins_again=True)
 
 
 @command("run")

@@ -29,6 +29,7 @@ from gyrostat_runtime import bundle, keys
 from gyrostat_runtime.errors import RuntimeFault
 from gyrostat_runtime.files import write_atomic
 
+from gyrostat import __version__
 from gyrostat.errors import GyrostatError, LedgerError, UnavailableError
 
 TASKS = "gyrostat.loop.tasks"
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> int:
     with _held(folder / "lock", arguments) as is_ours:
         if not is_ours or (folder / "result.json").exists():
             return 0
+        if _asked_by(folder) != __version__:
+            return 0  # installed over a loop that still runs: nothing has begun, and the next loop asks again
         (folder / "heartbeat").touch()  # from here on the work has begun, and is never begun again
         try:
             result = Runner(folder).run()
@@ -58,6 +61,11 @@ def main(arguments: list[str]) -> int:
             folder / "result.json", json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
         )
     return 0
+
+
+def _asked_by(folder: Path) -> str:
+    """The release whose loop wants this job."""
+    return json.loads((folder / "spec.json").read_bytes()).get("release", __version__)
 
 
 @contextlib.contextmanager

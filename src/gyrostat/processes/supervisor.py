@@ -23,7 +23,7 @@ import psutil
 from gyrostat_runtime import log
 
 from gyrostat.errors import TakenError
-from gyrostat.processes import runfiles
+from gyrostat.processes import handover, runfiles
 
 RESTART_AFTER_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 STABLE_S = 30.0
@@ -56,6 +56,8 @@ def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
     Raises:
         TakenError: the port belongs to somebody else; the message says to whom.
     """
+    if (kept := handover.inherited(port)) is not None:
+        return kept
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -95,7 +97,11 @@ class Supervisor:
     stop: threading.Event = field(default_factory=threading.Event)
     refresh: Callable[[], list[Child]] = list
     """What should run by the declaration in force, looked at each second; nothing: what runs now."""
+    release: str = field(default_factory=handover.installed)
+    upgraded_to: str = ""
+    """The release that was installed meanwhile; then everything has ended."""
     _refreshed: float = 0.0
+    _looked: float = 0.0
 
     def run(self) -> None:
         """Start all, keep all, end all. Returns when `stop` is set and everything has ended."""
@@ -103,6 +109,8 @@ class Supervisor:
             for child in self.children:
                 self._start(child)
             while not self.stop.wait(0.1):
+                if self._is_upgraded():
+                    return
                 self._follow_declaration()
                 for child in list(self.children):
                     self._keep(child)
@@ -164,7 +172,18 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(signal.SIGTERM)
 
+    def _is_upgraded(self) -> bool:
+        """Whether another release is installed, whole, than the one that everything here is of."""
+        if time.monotonic() - self._looked >= REFRESH_S:
+            self._looked = time.monotonic()
+            found = handover.installed()
+            if found and found != self.release:
+                self.upgraded_to = found
+        return bool(self.upgraded_to)
+
     def _start(self, child: Child) -> None:
+        if handover.installed() != self.release:
+            return  # it would be of another release: `run` ends everything as soon as that one is whole
         # stderr goes to a file of its own: a page of traceback is for whoever asks, not for the terminal of `up`.
         logs = self.state / "run"
         logs.mkdir(parents=True, exist_ok=True)

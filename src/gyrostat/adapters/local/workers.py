@@ -20,6 +20,8 @@ from typing import Any
 
 from gyrostat_runtime.files import write_atomic
 
+from gyrostat import __version__
+
 COPIED = ("src", "config", "requirements.txt", "pyproject.toml")
 
 
@@ -56,7 +58,8 @@ class LocalWorkers:
             write_atomic(
                 folder / "spec.json",
                 json.dumps(
-                    spec | {"stream": stream, "seq": seq, "what": what}, default=str
+                    spec | {"stream": stream, "seq": seq, "what": what, "release": __version__},
+                    default=str,
                 ).encode(),
             )
             runner = subprocess.Popen(
