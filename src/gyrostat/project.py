@@ -326,6 +326,22 @@ class Project:
         line = f"{new} signs from now on; {old} is trusted for what it signed ({entry.ref})"
         return Told((line,), {"old": old, "new": new, "entry": entry.ref})
 
+    def gc(self, *, is_dry: bool = False, actor: str = "") -> Told:
+        """Remove what nothing needs any more, and earlier champions as far as `storage.budget` asks for it."""
+        from gyrostat.loop import collect
+
+        found = collect.survey(self.ledger, self.state, list(self.loaded.declaration.models))
+        budget = self.loaded.declaration.storage_bytes
+        removed, kept, entry = collect.collect(
+            self.ledger,
+            self.state,
+            found,
+            budget_bytes=budget,
+            actor=actor or whoami(),
+            is_dry=is_dry,
+        )
+        return told.collected(found, removed, kept, entry, budget, is_dry=is_dry)
+
     def backup(self, file: str | Path, *, passphrase: str = "") -> Told:
         """The whole project to one new file, also while it runs; see `gyrostat.backup`."""
         from gyrostat import backup

@@ -194,6 +194,50 @@ def replayed(r: Any) -> Told:
     return Told(tuple(lines), facts, exit_code=1 if r.differ else 0)
 
 
+def collected(
+    found: Any, removed: list[Any], kept: list[Any], entry: Any, budget: int, *, is_dry: bool
+) -> Told:
+    """`gc`: what goes and why, what stays and why, and whether the budget is met."""
+
+    def mb(things: list[Any]) -> str:
+        return f"{sum(t.size_bytes for t in things) / 1e6:,.1f} MB"
+
+    def by_reason(things: list[Any]) -> list[tuple[str, str, list[Any]]]:
+        grouped: dict[tuple[str, str], list[Any]] = {}
+        for t in things:
+            grouped.setdefault((t.kind, t.reason), []).append(t)
+        return [(kind, reason, those) for (kind, reason), those in grouped.items()]
+
+    verb = "would go" if is_dry else "gone"
+    lines = [
+        f"{verb:9} {mb(removed)} in {len(removed):,} things" + (f" ({entry.ref})" if entry else "")
+    ]
+    lines += [
+        f"  {k:9} {len(those):>5,}  {mb(those):>12}  {why}" for k, why, those in by_reason(removed)
+    ]
+    lines.append(f"kept      {mb(kept)} in {len(kept):,} things")
+    lines += [
+        f"  {k:9} {len(those):>5,}  {mb(those):>12}  {why}" for k, why, those in by_reason(kept)
+    ]
+    lines.append(
+        f"never taken: {', '.join(f'{n} {size / 1e6:,.1f} MB' for n, size in found.other.items() if size)}"
+    )
+    left = found.size_bytes - sum(t.size_bytes for t in removed)
+    is_met = left <= budget
+    if not is_met:
+        lines.append(
+            f"no        {(left - budget) / 1e6:,.1f} MB above storage.budget ({budget / 1e9:g} GB), and all of it is needed: "
+            "raise it, or shorten monitoring.keep"
+        )
+    facts = {
+        "removed": [{"ref": t.ref, "size_bytes": t.size_bytes, "reason": t.reason} for t in removed],
+        "kept": [{"ref": t.ref, "size_bytes": t.size_bytes, "reason": t.reason} for t in kept],
+        "other": found.other, "size_bytes": left, "budget_bytes": budget, "is_met": is_met, "is_dry": is_dry,
+        "entry": entry.ref if entry else None,
+    }  # fmt: skip
+    return Told(tuple(lines), facts, 0 if is_met else 1)
+
+
 def saved(s: Any) -> Told:
     """`backup`."""
     keys = "secret keys encrypted" if s.has_keys else "secret keys left out"

@@ -36,6 +36,7 @@ ORDER_OF_USE = [
     "data",
     "config",
     "doctor",
+    "gc",
     "backup",
     "restore",
     "audit",
@@ -408,6 +409,13 @@ def data_unbar(*, project: Project, snapshot: str, reason: str, as_json: bool) -
 def config(*, project: Project, schema: bool, as_json: bool) -> Told:
     """The declaration as it is in force, and where each value came from."""
     return project.config_schema() if schema else project.config()
+
+
+@command("gc")
+@click.option("--dry-run", is_flag=True, help="Say what would go; change nothing.")
+def gc(*, project: Project, dry_run: bool, as_json: bool) -> Told:
+    """Remove what nothing needs any more from the disk; say what stays, and why."""
+    return project.gc(is_dry=dry_run)
 
 
 @command("doctor", needs_project=False)

@@ -54,6 +54,7 @@ class Declaration:
     approvers: tuple[str, ...] = ()
     notify: tuple[Receiver, ...] = ()
     audit: AuditSettings = field(default_factory=AuditSettings)
+    storage_bytes: int = 10**12
 
 
 def _typed(grammar: Any, values: Any) -> Any:
@@ -88,6 +89,7 @@ def build(values: Mapping[str, Any]) -> Declaration:
         tree["governance"]["approvers"],
         tree["notify"],
         AuditSettings(tree["audit"]["anchor"], tree["audit"]["every"]),
+        tree["storage"]["budget"],
     )
 
 

@@ -484,6 +484,15 @@ GRAMMAR = Group(
             {"approvers": texts("who may approve; empty: whoever can run the command")},
             "who decides",
         ),
+        "storage": Group(
+            {
+                "budget": size(
+                    "1TB",
+                    "`gyrostat gc` keeps the state folder below it, as far as what is needed allows",
+                )
+            },
+            "what may stay on disk",
+        ),
         "audit": Group(
             {
                 "anchor": Value(

@@ -116,7 +116,13 @@ def _separator(records: dict[str, list[list[str]]]) -> str:
                 best = (round(same, 2), usual, separator)
         if best[2]:
             return best[2]
-    return ","
+    # The last column may be empty in every row.
+    even = {
+        separator: len(rows[0])
+        for separator, rows in records.items()
+        if len({len(r) for r in rows}) == 1 and len(rows[0]) > 1 and rows[0][-1]
+    }
+    return max(even, key=lambda s: even[s], default=",")
 
 
 def _width(record: Sequence[str]) -> int:

@@ -51,17 +51,9 @@ def quickly(body: bytes, settings: SourceSettings) -> tuple[list[str], pl.DataFr
     if not 2 <= len(names) <= MAX_COLUMNS or first >= len(body):
         return None
     is_quoted = body.find(b'"', first) >= 0
-    if is_quoted:
-        counted = _outside_quotes(memoryview(body)[first:], separator[0])
-        if counted is None:
-            return None
-        n_separators, n_rows = counted
-    else:
-        n_separators, n_rows = body.count(separator, first), body.count(b"\n", first)
-    n_rows += not body.endswith(b"\n")
-    # The fast reader refuses a line with too many fields, and fills up one with too few in silence: with the right
-    # number of separators in all, there is neither.
-    if n_separators != n_rows * (len(names) - 1):
+    # The fast reader fills up a line with too few fields in silence, and drops an empty field too many.
+    n_rows = _rows(memoryview(body)[first:], separator[0], len(names))
+    if n_rows is None:
         return None
     try:
         frame = pl.read_csv(
@@ -78,38 +70,38 @@ def quickly(body: bytes, settings: SourceSettings) -> tuple[list[str], pl.DataFr
     return names, frame
 
 
-def _outside_quotes(body: memoryview, separator: int) -> tuple[int, int] | None:
-    """How many separators and line ends stand outside quotes; None where a quote is not at the edge of a field."""
+def _rows(body: memoryview, separator: int, width: int) -> int | None:
+    """How many rows there are; None where one has another width, or a quote is not at the edge of a field."""
     import numpy as np
 
     data = np.frombuffer(body, np.uint8)
-    is_inside = 0
-    n_separators = n_ends = 0
+    n_quotes = n_marks = 0
     before = _NEWLINE
     for start in range(0, len(data), _BLOCK):
         block = data[start : start + _BLOCK]
         after = data[start + _BLOCK] if start + _BLOCK < len(data) else _NEWLINE
         places = np.flatnonzero(block == _QUOTE)
-        marks = (block == separator) | (block == _NEWLINE)
+        marks = np.flatnonzero((block == separator) | (block == _NEWLINE))
         if len(places):
             edges = np.concatenate(([before], block, [after])).astype(np.uint8, copy=False)
-            opens = np.arange(is_inside, is_inside + len(places)) % 2 == 0
+            opens = np.arange(n_quotes, n_quotes + len(places)) % 2 == 0
             left, right = edges[places[opens]], edges[places[~opens] + 2]
             if not np.isin(left, (separator, _NEWLINE, _QUOTE)).all():
                 return None
             if not np.isin(right, (separator, _NEWLINE, _RETURN, _QUOTE)).all():
                 return None
+        if len(places) or n_quotes % 2:
             # How many quotes stand before each mark says whether it is inside.
-            where = np.flatnonzero(marks)
-            is_out = (np.searchsorted(places, where) + is_inside) % 2 == 0
-            found = block[where[is_out]]
-        else:
-            found = block[marks] if not is_inside else block[:0]
-        n_ends += int(np.count_nonzero(found == _NEWLINE))
-        n_separators += int(np.count_nonzero(found == separator))
-        is_inside = (is_inside + len(places)) % 2
-        before = block[-1]
-    return None if is_inside else (n_separators, n_ends)
+            marks = marks[(np.searchsorted(places, marks) + n_quotes) % 2 == 0]
+        # Outside quotes each `width`-th mark is the end of a line, and no other is.
+        is_end = block[marks] == _NEWLINE
+        ends = is_end[(width - 1 - n_marks) % width :: width]
+        if not ends.all() or np.count_nonzero(is_end) != len(ends):
+            return None
+        n_quotes, n_marks, before = n_quotes + len(places), n_marks + len(marks), block[-1]
+    if len(data) and data[-1] != _NEWLINE:
+        n_marks += 1  # the end of the last line
+    return None if n_quotes % 2 or n_marks % width else n_marks // width
 
 
 def carefully(body: bytes, settings: SourceSettings, file: str) -> tuple[list[str], pl.DataFrame]:

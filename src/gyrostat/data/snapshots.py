@@ -121,7 +121,8 @@ def take(
     path = _folder(state, model) / f"{id}.json"
     known = json.loads(path.read_bytes()) if path.exists() else None
     passed = report["n_broken"] == 0
-    if known is not None and known["passed"] == passed and known["checks"] == report:
+    has_rows = known is not None and (known["lance_version"] or not passed)
+    if known is not None and has_rows and known["passed"] == passed and known["checks"] == report:
         return known
     origins, sides = rows["_origin"].to_list(), rows["_side"].to_list()
     n_train, n_heldout = sides.count(split.TRAIN), sides.count(split.HELDOUT)
@@ -151,7 +152,9 @@ def newest(
     state: Path, model: str, *, barred: frozenset[str] = frozenset()
 ) -> dict[str, Any] | None:
     """The newest snapshot whose checks held and that is not barred."""
-    found = [r for r in records(state, model) if r["passed"] and not _is_barred(r["id"], barred)]
+    found = [
+        r for r in records(state, model) if r["lance_version"] and not _is_barred(r["id"], barred)
+    ]
     return found[-1] if found else None
 
 
@@ -233,6 +236,21 @@ def _fingerprint(rows: polars.DataFrame, schema: Schema) -> tuple[str, list[str]
     return fingerprint, keys
 
 
+def drop_rows(state: Path, model: str, id: str) -> None:
+    """Give up the rows of a snapshot. Its record stays; if the same content comes again, it is kept again."""
+    import lance
+
+    made = record(state, model, id)
+    version = made["lance_version"]
+    # The record first: rows that nobody names do no harm, and a name without its rows would.
+    path = _folder(state, model) / f"{made['id']}.json"
+    text = json.dumps(made | {"lance_version": 0}, ensure_ascii=False, allow_nan=False, indent=1)
+    write_atomic(path, text.encode())
+    dataset = lance.dataset(str(state / "tables" / f"{model}.lance"))
+    if version and version != dataset.version:
+        dataset.cleanup_old_versions(versions=[version], error_if_tagged_old_versions=False)
+
+
 def _stored(name: str) -> str:
     # In Lance a dot in a name is a step into a struct.
     return name.replace("%", "%25").replace(".", "%2E")
@@ -284,6 +302,11 @@ def read(state: Path, model: str, id: str) -> polars.DataFrame:
     import polars as pl
 
     made = record(state, model, id)
+    if not made["lance_version"] and made["passed"]:
+        raise DataError(
+            f"The rows of snapshot/{model}/{made['id']} were collected (gyrostat gc), for nothing needed them; its record is "
+            f"there: gyrostat why snapshot/{model}/{made['id']}"
+        )
     if not made["lance_version"]:
         raise DataError(
             f"snapshot/{model}/{made['id']} did not pass its checks, so its rows were not kept. See: gyrostat data report {made['id']}"

@@ -199,6 +199,27 @@ class Declared(Body):
 
 
 @dataclass(frozen=True, slots=True)
+class KeysRotated(Body):
+    """Another key signs from here on; the old one stays trusted for what it signed."""
+
+    old: str
+    new: str
+    actor: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected(Body):
+    """What nothing needed any more was removed from the disk."""
+
+    things: list[str]
+    """Refs, the first thousand of `n`."""
+    n: int
+    size_bytes: int
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Restored(Body):
     """This ledger was taken from a backup: what follows was not on the machine that wrote what is before."""
 
@@ -251,7 +272,7 @@ KINDS: dict[str, dict[str, type[Body]]] = {
         **_steps("regressed", "champion_regressed", "rolled_back", "held", "resumed", "told"),
     },
     "declaration": {"declared": Declared},
-    "project": {"restored": Restored},
+    "project": {"restored": Restored, "keys_rotated": KeysRotated, "collected": Collected},
 }  # fmt: skip
 """By the first part of a stream's name. Streams of other names are nobody's here: their entries pass as they are."""
 

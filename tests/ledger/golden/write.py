@@ -28,6 +28,16 @@ BESIDE_THE_LIVES: list[tuple[str, str, dict[str, Any]]] = [
     ),
     (
         "project",
+        "keys_rotated",
+        {"old": "0f", "new": "1f", "actor": "kim", "reason": "yearly"},
+    ),
+    (
+        "project",
+        "collected",
+        {"things": ["bundle/wine/0123456789ab"], "n": 1, "size_bytes": 9, "actor": "kim"},
+    ),
+    (
+        "project",
         "restored",
         {
             "epoch": 2,
@@ -68,7 +78,8 @@ def lines(history: History) -> list[dict[str, Any]]:
     log = list(history.log)
     for stream, kind, body in BESIDE_THE_LIVES:
         at, prev = log[-1].at, log[-1].hash
-        place = {"position": len(log) + 1, "stream": stream, "seq": 1, "fence": None}
+        seq = 1 + sum(e.stream == stream for e in log)
+        place = {"position": len(log) + 1, "stream": stream, "seq": seq, "fence": None}
         log.append(seal(Draft(kind, at, "kim", body=body), **place, at=at, prev=prev))
     head = {
         "release": NEWEST,

@@ -1,0 +1,254 @@
+"""What a project keeps on disk and why, and what nothing needs any more: `gyrostat gc`.
+
+The ledger, its evidence and its records are never collected, so each decision can be explained and judged again. Nothing
+that is younger than an hour is touched: it may be about to be said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gyrostat.data import snapshots
+from gyrostat.ledger import times
+from gyrostat.loop import reconcile, run
+from gyrostat.ports import Ledger
+from gyrostat.registry import bundles, versions
+from gyrostat.registry.versions import Status, Version
+from gyrostat.terms import Draft, Entry
+
+YOUNG_S = 3600.0
+LAST_CHAMPIONS = 3
+"""Earlier champions that are kept whatever the budget: a rollback may want them."""
+NEVER_SERVED = frozenset({Status.FAILED, Status.REFUSED, Status.EXPIRED, Status.SUPERSEDED})
+PAST = frozenset({Status.RETIRED, Status.REGRESSED, Status.ROLLED_BACK})
+SCRATCH = ("code", "work", "tmp", "bundle", "served", "model.pkl", "model.pkl.part")
+"""What a job leaves that its record does not need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something on disk."""
+
+    ref: str
+    kind: str
+    """bundle, snapshot or job."""
+    size_bytes: int
+    paths: tuple[Path, ...]
+    reason: str
+    """Why it is kept, or why nothing needs it."""
+    is_needed: bool
+    is_spare: bool = False
+    """Kept as long as the budget allows: an earlier champion."""
+    at: float = 0.0
+
+
+@dataclass
+class Survey:
+    """What is there."""
+
+    things: list[Thing] = field(default_factory=list)
+    other: dict[str, int] = field(default_factory=dict)
+    """Bytes of what `gc` never takes: the ledger, logs (their age is `monitoring.keep`), MLflow's store."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all of it."""
+        return sum(t.size_bytes for t in self.things) + sum(self.other.values())
+
+
+def survey(ledger: Ledger, state: Path, models: Iterator[str] | list[str]) -> Survey:
+    """Look at everything; nothing is changed."""
+    found = Survey()
+    named = _routed(state)
+    used_bundles: set[str] = set()
+    for model in models:
+        known = versions.read(ledger, model)
+        open_runs = _open_runs(ledger, model)
+        queued = {o["bundle"] for o in known.offers.values()} - {v.bundle for v in known.all}
+        reasons = {v.bundle: _why(v, known.all) for v in known.all}
+        reasons |= {b: ("offered, and waits for its staging", True, False) for b in queued}
+        reasons |= {b: ("answers now", True, False) for b in named.get(model, ())}
+        snapshots_used: dict[str, str] = {}
+        for digest, manifest in _bundles_of(state, model):
+            used_bundles.add(digest)
+            place = bundles.path(state, digest)
+            reason, is_needed, is_spare = reasons.get(
+                digest, ("no version of the record: its gates did not pass", False, False)
+            )
+            if not is_needed and _is_young(place):
+                reason, is_needed = "made within the last hour", True
+            if any(run_facts.bundle == digest for run_facts in open_runs):
+                reason, is_needed, is_spare = "of a run that is open", True, False
+            found.things.append(
+                Thing(
+                    f"bundle/{model}/{digest[:12]}", "bundle", _size(place), (place,), reason, is_needed,
+                    is_spare, place.stat().st_mtime,
+                )
+            )  # fmt: skip
+            if is_needed:
+                snapshots_used.setdefault(
+                    manifest.get("snapshot", ""), f"bundle {digest[:12]} was trained on it"
+                )
+        for facts in open_runs:
+            snapshots_used.setdefault(facts.snapshot, "of a run that is open")
+        found.things += _snapshots(state, model, snapshots_used)
+        found.things += _jobs(ledger, state, model)
+    for name in sorted(p.name for p in state.iterdir()):
+        if name not in ("bundles", "tables", "jobs"):
+            found.other[name] = _size(state / name)
+    return found
+
+
+def collect(
+    ledger: Ledger,
+    state: Path,
+    found: Survey,
+    *,
+    budget_bytes: int,
+    actor: str,
+    is_dry: bool = False,
+) -> tuple[list[Thing], list[Thing], Entry | None]:
+    """Remove what nothing needs, and earlier champions too while the budget is exceeded: `(removed, kept, entry)`."""
+    removed = [t for t in found.things if not t.is_needed]
+    over = found.size_bytes - sum(t.size_bytes for t in removed) - budget_bytes
+    for thing in sorted(
+        (t for t in found.things if t.is_needed and t.is_spare), key=lambda t: t.at
+    ):
+        if over <= 0:
+            break
+        removed.append(thing)
+        over -= thing.size_bytes
+    kept = [t for t in found.things if t not in removed]
+    if is_dry or not removed:
+        return removed, kept, None
+    # Said first: should this be killed, the record names things that are still there, and none is gone unsaid.
+    body = {
+        "actor": actor, "things": [t.ref for t in removed][:1000], "n": len(removed),
+        "size_bytes": sum(t.size_bytes for t in removed),
+    }  # fmt: skip
+    entry = ledger.append(
+        "project", Draft("collected", ledger.now(), actor, body=body, key=f"collected/{time.time_ns()}"),
+        expect_seq=None, fence=None,
+    )  # fmt: skip
+    for thing in removed:
+        _remove(state, thing)
+    return removed, kept, entry
+
+
+def _remove(state: Path, thing: Thing) -> None:
+    if thing.kind == "snapshot":
+        _, model, id = thing.ref.split("/")
+        snapshots.drop_rows(state, model, id)
+        return
+    for path in thing.paths:
+        if path.is_dir():
+            # Out of its place in one step, so that a kill leaves no half of it there.
+            aside = path.with_name(f".gone-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _why(version: Version, known: tuple[Version, ...]) -> tuple[str, bool, bool]:
+    """`(reason, is needed, is spare)`."""
+    if version.status in NEVER_SERVED:
+        return f"version {version.number}: {version.status.value}, it never answered", False, False
+    if version.status not in PAST:
+        return f"version {version.number}: {version.status.value}", True, False
+    champions = [v.number for v in known if v.champion_since is not None][-LAST_CHAMPIONS:]
+    when = times.iso(version.champion_since) if version.champion_since else ""
+    text = f"version {version.number}: {version.status.value}" + (
+        f", champion since {when}" if when else ""
+    )
+    return text, True, version.number not in champions
+
+
+def _routed(state: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path in [*(state / "routes").glob("*.json"), *(state / "routes").glob("*.applied/*.json")]:
+        with contextlib.suppress(OSError, ValueError):
+            said: dict[str, Any] = json.loads(path.read_bytes())
+            routes = said.get("routes", said)
+            for arm in routes.get("arms", ()):
+                found.setdefault(routes["model"], set()).add(arm["bundle"])
+    return found
+
+
+def _bundles_of(state: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for digest in bundles.known(state):
+        with contextlib.suppress(OSError, ValueError):
+            manifest = json.loads((bundles.path(state, digest) / "manifest.json").read_bytes())
+            if manifest.get("model") == model:
+                yield digest, manifest
+
+
+def _open_runs(ledger: Ledger, model: str) -> list[run.Facts]:
+    streams = [s for s in ledger.streams() if s.startswith(f"run/{model}/")]
+    return [reconcile.facts_of(ledger, stream) for stream in streams]
+
+
+def _snapshots(state: Path, model: str, used: dict[str, str]) -> Iterator[Thing]:
+    records = [r for r in snapshots.records(state, model) if r["lance_version"]]
+    whole = _size(state / "tables" / f"{model}.lance")
+    n_rows = sum(r["n_rows"] for r in records) or 1
+    for record in records:
+        reason, is_needed = used.get(record["id"], ""), True
+        if not reason and record is records[-1]:
+            reason = "the newest"
+        elif not reason and time.time() - record["made_at"] < YOUNG_S:
+            reason = "taken within the last hour"
+        elif not reason:
+            reason, is_needed = "no bundle that is kept was trained on it", False
+        # Versions share what is the same in them, so the size of one is an estimate.
+        size = whole * record["n_rows"] // n_rows
+        yield Thing(
+            f"snapshot/{model}/{record['id']}", "snapshot", size, (), reason, is_needed, at=record["made_at"]
+        )  # fmt: skip
+
+
+def _jobs(ledger: Ledger, state: Path, model: str) -> Iterator[Thing]:
+    open_streams = set(ledger.streams())
+    for folder in sorted((state / "jobs").glob(f"*.{model}*")):
+        stream = folder.name.replace(".", "/")
+        if stream.split("/")[1] != model:
+            continue
+        for job in sorted(p for p in folder.iterdir() if p.is_dir()):
+            paths = tuple(job / name for name in SCRATCH if (job / name).exists())
+            if not paths:
+                continue
+            is_over = (job / "result.json").exists() and not (
+                stream.startswith("run/") and stream in open_streams
+            )
+            is_needed = not is_over or _is_young(job)
+            reason = (
+                "of work that is not over" if not is_over else "over; its record and its log stay"
+            )
+            if is_over and is_needed:
+                reason = "made within the last hour"
+            yield Thing(
+                f"job/{stream}/{job.name}", "job", sum(map(_size, paths)), paths, reason, is_needed, at=job.stat().st_mtime
+            )  # fmt: skip
+
+
+def _is_young(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < YOUNG_S
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file or of all below a folder; links are not followed."""
+    total = 0
+    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        with contextlib.suppress(OSError):
+            if not one.is_symlink() and one.is_file():
+                total += one.stat().st_size
+    return total
