@@ -1,6 +1,6 @@
 """Hostile histories of the real functions of the three lives, told from seeds. test_more_histories.py has the other half.
 
-A failing seed is shrunk, and told again by: python -m tests.loop.simulation --seed K [--only N,N]
+A failing seed is shrunk, and told again by: python -m tests.loop.simulation --seed K [--only NAME,NAME]
 """
 
 import sys

@@ -56,7 +56,7 @@ def kinds(history: History) -> set[tuple[str, str]]:
     return {(e.stream.partition("/")[0], e.kind) for e in history.log}
 
 
-def chosen(n_seeds: int = 400) -> list[History]:
+def chosen(n_seeds: int = 1000) -> list[History]:
     """Greedily, the history that adds most for its length, until every kind is there."""
     told = []
     for seed in range(n_seeds):

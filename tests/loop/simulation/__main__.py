@@ -1,7 +1,7 @@
 """Explore histories.
 
 python -m tests.loop.simulation [N]              histories 0 to N-1; a failing one is shrunk, and its replay command printed
-python -m tests.loop.simulation --seed K         one history, told entry by entry (--only 3,17: with these misfortunes alone)
+python -m tests.loop.simulation --seed K         one history, told entry by entry (--only NAME,NAME: with these misfortunes alone)
 python -m tests.loop.simulation N --mistake M    plant a mistake; how many seeds until it is caught ("all": each of them)
 """
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("n", type=int, nargs="?", default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--only", help="numbers of misfortunes, or none", metavar="N,N")
+    parser.add_argument("--only", help="names of misfortunes, or none", metavar="NAME,NAME")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument(
         "--mistake", action="append", default=[], choices=[*sorted(MISTAKES), "all"]
@@ -32,7 +32,7 @@ def main() -> None:
         bugs = frozenset(args.mistake)
         only = None
         if args.only is not None:
-            only = frozenset(int(n) for n in args.only.split(",") if n.isdigit())
+            only = frozenset(args.only.split(","))
         show(History(args.seed, bugs, only=only))
     elif args.mistake:
         for mistake in MISTAKES if "all" in args.mistake else args.mistake:

@@ -55,7 +55,11 @@ def show(history: History) -> None:
             f"{e.position:4d} day {(e.at - history.began_at) / DAY:6.2f} {e.stream:20s} {e.seq:3d} {e.kind:18s}{e.actor:9s} "
             f"{' '.join(e.inputs)} -> {' '.join(e.outputs)} {e.body.get('cause', '')}"
         )
-    print("misfortunes:", *(f"  {n} {what}" for n, what in history.dice.struck.items()), sep="\n")
+    print(
+        "misfortunes:",
+        *(f"  {name} {whom}" for name, whom in history.dice.struck.items()),
+        sep="\n",
+    )
     print(*(found or ["nothing is wrong"]), sep="\n")
 
 
@@ -118,8 +122,8 @@ def _failed(told: Told, *, is_shrunk: bool) -> str:
     if not is_shrunk:
         return f"seed {told.seed}: {told.harm}\n   again: {again}"
     history, found = shrink(told.seed)
-    numbers = ",".join(str(n) for n in history.dice.struck)
-    lines = [f"     {n} {what}" for n, what in history.dice.struck.items()]
+    numbers = ",".join(history.dice.struck)
+    lines = [f"     {name} {whom}" for name, whom in history.dice.struck.items()]
     head = f"seed {told.seed}: {told.harm}\n   again: {again}\n   shrunk from {told.n_faults} misfortunes to {len(lines)}, from {told.n_entries} entries to {len(history.log)}: {found[0]}"
     return "\n".join([head, *lines, f"   again: {again} --only {numbers or 'none'}"])
 

@@ -29,10 +29,13 @@ from .faults import Dice
 from .mistakes import planted
 from .world import DAY, HOUR, SimulatedWorld
 
-FAULTY_S, PATIENCE_S = 5 * DAY, 60 * DAY
+FAULTY_S, PATIENCE_S = 4 * DAY, 60 * DAY
 P_KILL, P_FREEZE, P_JUMP, P_OUTDATED = 0.012, 0.012, 0.004, 0.05
+P_STEP = P_KILL + P_FREEZE + P_JUMP
 P_AMBIGUOUS, P_FULL, P_BUSY, P_HINT = 0.06, 0.01, 0.002, 0.7
 TTL_S = reconcile.TTL_S
+ANSWERED = {"approval_asked", "overdue", "rolled_back", "held", "resumed"}
+"""By people."""
 GATES = {
     digest: GateSettings(limits=(Limit("rmse", max=0.7),), undecided=UndecidedSettings(DAY, end))
     for digest, end in (("declared-0", "ask"), ("declared-1", "reject"))
@@ -69,10 +72,11 @@ class History(MemoryLedger):
     """Is itself the ledger, so that a commit may fail, linger, and wake the sleepers."""
 
     def __init__(
-        self, seed: int, bugs: frozenset[str] = frozenset(), *, only: Set[int] | None = None
+        self, seed: int, bugs: frozenset[str] = frozenset(), *, only: Set[str] | None = None
     ) -> None:
-        """`only`: told again with no other misfortune than these numbers of `dice.struck`."""
-        self.rng = rng = random.Random(seed)
+        """`only`: told again with no other misfortune than these names of `dice.struck`."""
+        rng = random.Random(seed)
+        self.jitter = random.Random(f"jitter of {seed}").random
         self.seed, self.bugs, self.rest_at = seed, bugs, None
         self.ledger_jump_s = self.unscheduled_at = 0.0
         self.dice = Dice(seed, only)
@@ -80,7 +84,7 @@ class History(MemoryLedger):
         self.watch = Watch(self)
         self.clock_change, zone = rng.choice(CLOCK_CHANGES)
         self.began_at = self.clock_change - rng.uniform(DAY, 5 * DAY)
-        self.world = SimulatedWorld(rng, self.dice, self.watch, bugs, now=self.began_at)
+        self.world = SimulatedWorld(self.dice, self.watch, bugs, now=self.began_at)
         self.world.lease_of = lambda stream: self.leases.get(stream, ("", 0, 0.0))[1]
         super().__init__(clock=lambda: self.world.now + self.ledger_jump_s)
         self.models = [f"model-{n}" for n in range(rng.choice([1, 1, 1, 1, 2, 2, 3]))]
@@ -102,7 +106,7 @@ class History(MemoryLedger):
         steps = rng.choice([(0.0, 0.25), (0.25, 0.5), (0.1,)])
         self.rollouts = {
             digest: RolloutSettings(
-                approval=rng.choice(["first", "always", "never"]), bake=BakeSettings(60, 1800.0), steps=plan,
+                approval=rng.choice(["first", "always", "never"]), bake=BakeSettings(150, 1800.0), steps=plan,
                 guardrails={"error_rate": Margin("points", 0.01)}, expires_s=DAY, then=rng.choice(["ask", "reject", "hold"]),
             )
             for digest, plan in (("declared-0", steps), ("declared-1", (0.3,)))
@@ -132,7 +136,7 @@ class History(MemoryLedger):
 
     def plan(self) -> None:
         """Triggers, sometimes in storms; people; decay; upgrades; a disk that fills; a machine that sleeps."""
-        rng = self.rng
+        rng = self.dice.luck("plan")
         if rng.random() < 0.5:
             self.someday("the declaration changes", self.declare)
         if rng.random() < 0.25:
@@ -141,17 +145,17 @@ class History(MemoryLedger):
             self.act("the machine sleeps", rng.uniform(0, FAULTY_S - DAY), self.sleep)
         for at in self.upgrades:
             self.act("another release", at, self.upgrade)
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(rng.choice([1, 1, 2, 2, 3])):
             self.spawn()
         for model in self.models:
             self.plan_for(model)
 
     def plan_for(self, model: str) -> None:
-        rng, stream = self.rng, f"retraining/{model}"
+        rng, stream = self.dice.luck("plan", model), f"retraining/{model}"
         for n in range(rng.randint(1, 3)):
-            by, at = rng.choice(["drift", "new_data", "person"]), rng.uniform(0, 4 * DAY)
+            by, at = rng.choice(["drift", "new_data", "person"]), rng.uniform(0, 3.5 * DAY)
             self.tell(at, stream, "triggered", f"trigger-{n}", {"by": by})
-        if rng.random() < 0.2:
+        if rng.random() < 0.15:
             at = rng.uniform(0, 3 * DAY)
             for n in range(rng.randint(5, 9)):
                 delay_s = at + rng.expovariate(1 / (8 * HOUR))
@@ -169,33 +173,33 @@ class History(MemoryLedger):
             (self.recall, 0.5 if self.upgrades else 0.0),
         ):
             if rng.random() < p:
-                self.someday(f"{act.__name__}: {model}", lambda act=act: act(model))
+                self.someday(act.__name__.replace("_", " "), lambda act=act: act(model), model)
         self.world.later(rng.expovariate(1 / (4 * HOUR)), lambda: self.ask(model))
         self.world.later(rng.uniform(0, 6 * HOUR), lambda: self.observe(model))
 
-    def someday(self, what: str, act: Callable[[], None]) -> None:
-        self.act(what, self.rng.uniform(0, FAULTY_S), act)
+    def someday(self, what: str, act: Callable[[], None], whom: str = "") -> None:
+        self.act(what, self.dice.luck(what).uniform(0, FAULTY_S), act, whom)
 
-    def act(self, what: str, at: float, act: Callable[[], None]) -> None:
-        if self.dice.admits(what):
+    def act(self, what: str, at: float, act: Callable[[], None], whom: str = "") -> None:
+        if self.dice.admits(what, whom):
             self.world.later(at, act)
 
     def declare(self) -> None:
         """The declaration changes in the middle of whatever is under way; sometimes it loosens a limit."""
         self.digest = "declared-1"
         for model in self.models:
-            if self.rng.random() < 0.5:
+            if self.dice.luck("loosened").random() < 0.5:
                 body = {"digest": self.digest, "loosened": ["rmse"], "actor": "kim"}
                 self.tell(0, f"production/{model}", "declared", self.digest, body)
 
     def fill_the_disk(self) -> None:
-        self.world.full_until = self.world.now + self.rng.expovariate(1 / (3 * HOUR))
+        self.world.full_until = self.world.now + self.dice.luck("full").expovariate(1 / (3 * HOUR))
 
     def sleep(self) -> None:
         """The lid is closed for a day: nothing of ours runs, the world goes on."""
         for process in self.processes:
             for task in process.tasks.values():
-                self.schedule(task, DAY + self.rng.uniform(0, 60))
+                self.schedule(task, DAY + 60 * self.jitter())
 
     def upgrade(self) -> None:
         """From now on whoever starts is of the other release; those that run are replaced one by one."""
@@ -217,7 +221,7 @@ class History(MemoryLedger):
     def unbar(self, model: str) -> None:
         f = self.facts(f"production/{model}")
         if f.barred:
-            body = {"snapshot": self.rng.choice(f.barred), "actor": "kim"}
+            body = {"snapshot": self.dice.luck("unbar").choice(f.barred), "actor": "kim"}
             self.tell(0, f.stream, "unbar_asked", f"unbar-{self.world.now}", body)
         elif not self.dice.is_calm:
             self.world.later(DAY / 2, lambda: self.unbar(model))
@@ -232,13 +236,14 @@ class History(MemoryLedger):
         f = self.facts(f"production/{model}")
         known = [o.bundle for o in (f.candidate, f.champion) if o]
         if known:
-            bundle = self.rng.choice([b for b in known if production.can_go(f, b)] or known)
-            to = self.rng.choice(["", "", *[o.bundle for o in f.released[-2:]]])
-            with_data = self.rng.random() < 0.3
+            luck = self.dice.luck("roll back", model)
+            bundle = luck.choice([b for b in known if production.can_go(f, b)] or known)
+            to = luck.choice(["", "", *[o.bundle for o in f.released[-2:]]])
+            with_data = luck.random() < 0.3
             body = {"bundle": bundle, "to": to, "with_data": with_data, "actor": "kim"}
             self.tell(0, f.stream, "rollback_asked", f"rollback-{self.world.now}", body)
         elif not self.dice.is_calm:
-            self.world.later(self.rng.expovariate(4 / DAY), lambda: self.roll_back(model))
+            self.world.later(DAY / 4, lambda: self.roll_back(model))
 
     def hold(self, model: str) -> None:
         body = {"actor": "kim", "reason": "audit"}
@@ -252,14 +257,14 @@ class History(MemoryLedger):
         gone = {e.inputs[0] for e in mine if e.kind.endswith("regressed")}
         if offered:
             offered = [e for e in offered if e.body["bundle"] in gone] or offered
-            body = self.rng.choice(offered).body
+            body = self.dice.luck("offer again", model).choice(offered).body
             self.tell(0, stream, "offered", f"import-{self.world.now}", body)
 
     def decay(self, model: str) -> None:
         """The champion turns bad where it stands."""
         f, truth = self.facts(f"production/{model}"), self.world.truth
         if f.champion:
-            harm = self.rng.choice(["errors", "quality"])
+            harm = self.dice.luck("decay", model).choice(["errors", "quality"])
             truth[f.champion.bundle] = {**truth[f.champion.bundle], "harm": harm}
         elif not self.dice.is_calm:
             self.world.later(DAY / 2, lambda: self.decay(model))
@@ -270,9 +275,10 @@ class History(MemoryLedger):
         seq, value, _ = self.world.router.get(stream, (0, NOWHERE, 0.0))
         arms = [a for a in value["arms"] if not a["shadow"]]
         if arms and model not in self.world.silent:
-            (arm,) = self.rng.choices(arms, [a["share"] for a in arms])
+            mark, total = self.jitter(), 0.0
+            arm = next(a for a in arms if (total := total + a["share"]) > mark or a is arms[-1])
             self.watch.answered(stream, seq, arm["bundle"])
-        self.world.later(self.rng.expovariate(1 / (4 * HOUR)), lambda: self.ask(model))
+        self.world.later(8 * HOUR * self.jitter(), lambda: self.ask(model))
 
     def observe(self, model: str) -> None:
         """The monitor looks at what it has counted, with the real rules; its keys make repeats nothing."""
@@ -286,9 +292,10 @@ class History(MemoryLedger):
     # outside senders: at least once, late, out of order
 
     def tell(self, delay_s: float, stream: str, kind: str, key: str, body: dict[str, Any]) -> None:
-        for _ in range(self.rng.randint(1, 3)):
+        luck = self.dice.luck("tell", kind)
+        for _ in range(luck.randint(1, 3)):
             self.n_outside += 1
-            delay = delay_s + self.rng.expovariate(1 / HOUR)
+            delay = delay_s + luck.expovariate(1 / HOUR)
             self.world.later(delay, lambda: self.deliver(stream, kind, key, body))
 
     def deliver(self, stream: str, kind: str, key: str, body: dict[str, Any]) -> None:
@@ -307,7 +314,7 @@ class History(MemoryLedger):
         head: Any = None, is_last: bool = False,
     ) -> Entry:  # fmt: skip
         dice, is_step = self.dice, expect_seq is not None
-        if self.world.is_full() or dice.strikes(f"no room for an entry: {draft.kind}", P_FULL):
+        if self.world.is_full() or dice.strikes("no room for an entry", P_FULL, draft.kind):
             if is_last and "torn_append" in self.bugs:
                 self.over.add(stream)
             raise LedgerError(f"{draft.kind} could not be written to {stream}: the disk is full")
@@ -324,14 +331,16 @@ class History(MemoryLedger):
                 self.react(entry)
             return entry
 
-        if not dice.strikes(f"a commit of unknown outcome: {draft.kind}", P_AMBIGUOUS):
+        if not dice.strikes("a commit of unknown outcome", P_AMBIGUOUS, draft.kind):
             return commit()
-        match self.rng.choice(["not", "done", "later"]):
+        luck = dice.luck("outcome")
+        match luck.choice(["not", "done", "later"]):
             case "done":
                 commit()
             case "later":  # still on its way to the server when the line broke
                 release = releases.in_use()
-                self.world.later(self.rng.expovariate(1 / 30), lambda: self.try_late(commit, release))  # fmt: skip
+                delay_s = luck.expovariate(1 / 30)
+                self.world.later(delay_s, lambda: self.try_late(commit, release))
         if "append_repeated" in self.bugs and is_step:
             entry = super().append(stream, draft, expect_seq=None, fence=fence, head=head)
             self.watch.entry(entry)
@@ -354,14 +363,17 @@ class History(MemoryLedger):
 
     def react(self, entry: Entry) -> None:
         """Wake who sleeps on this stream (a hint, often lost); people answer what they are asked, after days."""
-        rng, stream = self.rng, entry.stream
+        stream = entry.stream
         for process in self.processes:
             for task in (
                 process.tasks.get(stream),
                 process.tasks.get("*") if entry.seq == 1 else None,
             ):
-                if task and task.is_napping and (self.dice.is_calm or rng.random() < P_HINT):
-                    self.schedule(task, 5 * rng.random())
+                if task and task.is_napping and (self.dice.is_calm or self.jitter() < P_HINT):
+                    self.schedule(task, 5 * self.jitter())
+        if entry.kind not in ANSWERED:
+            return
+        rng = self.dice.luck(stream)
         if entry.kind in ("approval_asked", "overdue") and rng.random() < 0.9:
             answer = rng.choice(["approved", "approved", "approved", "rejected"])
             body = {"bundle": entry.inputs[0], "answer": answer, "actor": "kim", "run": stream}
@@ -386,13 +398,13 @@ class History(MemoryLedger):
 
     def spawn(self) -> None:
         self.n_born += 1
-        process = Process(f"loop-{self.n_born}", self.release, self.rng.uniform(-300, 300))
+        process = Process(f"loop-{self.n_born}", self.release, 600 * self.jitter() - 300)
         self.processes.append(process)
         self.add(process, "*", self.tend(process))
 
     def add(self, process: Process, stream: str, loop: Iterator[float]) -> None:
         process.tasks[stream] = task = Task(process, stream, loop)
-        self.schedule(task, 5 * self.rng.random())
+        self.schedule(task, 5 * self.jitter())
 
     def tend(self, process: Process) -> Iterator[float]:
         """Keep every life that is not over: those of the declared models, and whatever the ledger lists."""
@@ -422,34 +434,36 @@ class History(MemoryLedger):
         self.processes.remove(process)
         for task in process.tasks.values():
             task.ticket = -1
-        self.world.later(self.rng.expovariate(1 / 120), self.spawn)
+        self.world.later(240 * self.jitter(), self.spawn)
 
-    def misfortune(self, task: Task, dice: float) -> bool:
+    def misfortune(self, task: Task, roll: float) -> bool:
         """Whether something happens to the process before its step."""
-        where = f"{task.stream.partition('/')[0]}"
-        if dice < P_KILL:
-            if self.dice.admits(f"a loop is killed: {where}"):
-                self.kill(task.process)
+        dice, process, where = self.dice, task.process, task.stream.partition("/")[0]
+        if roll < P_KILL:
+            if dice.admits("a loop is killed", where):
+                self.kill(process)
                 return True
-        elif dice < P_KILL + P_FREEZE:
-            if self.dice.admits(f"a loop freezes: {where}"):
-                self.schedule(task, self.rng.uniform(TTL_S, 40 * TTL_S))
+        elif roll < P_KILL + P_FREEZE:
+            if dice.admits("a loop freezes", where):
+                self.schedule(task, TTL_S * (1 + 39 * self.jitter()))
                 return True
-        elif self.dice.admits("a clock jumps"):
-            jump_s = self.rng.choice([-DAY, -HOUR, HOUR, DAY])
-            if self.rng.random() < 0.3:
-                self.ledger_jump_s = self.rng.choice([0.0, jump_s])
+        elif dice.admits("a clock jumps"):
+            luck = dice.luck("jump")
+            jump_s = luck.choice([-DAY, -HOUR, HOUR, DAY])
+            if luck.random() < 0.3:
+                self.ledger_jump_s = luck.choice([0.0, jump_s])
             else:
-                task.process.offset_s += jump_s
+                process.offset_s += jump_s
         return False
 
     def resume(self, task: Task) -> None:
         """One step of one loop, unless something happens to its process first."""
         dice, process = self.dice, task.process
         if not dice.is_calm:
-            if process.release != self.release and dice.strikes("replaced by another release", P_OUTDATED):  # fmt: skip
+            is_old = process.release != self.release
+            if is_old and dice.strikes("replaced by another release", P_OUTDATED):
                 return self.kill(process)
-            if (roll := dice.random()) < P_KILL + P_FREEZE + P_JUMP and self.misfortune(task, roll):
+            if (roll := dice.roll("step")) < P_STEP and self.misfortune(task, roll):
                 return None
         releases.use(process.release)
         pause_s = next(task.loop, None)
@@ -459,7 +473,7 @@ class History(MemoryLedger):
             process.tasks.pop(task.stream, None)
             return None
         task.is_napping = pause_s >= 1
-        return self.schedule(task, pause_s + 2 * self.rng.random())
+        return self.schedule(task, pause_s + 2 * self.jitter())
 
     # the story
 
@@ -528,9 +542,8 @@ class History(MemoryLedger):
             f.state == "waiting_approval" and not f.answer
         )
         is_starved = f.state in IN_TRAFFIC and not f.answer and f.model in self.world.silent
-        waits = waits or (
-            is_starved and self.settings("production", f.declaration).then != "reject"
-        )
+        then = self.settings("production", f.declaration).then if is_starved else ""
+        waits = waits or then == "hold" or (then == "ask" and f.is_overdue)
         shown = self.world.router.get(f.stream, (0, NOWHERE))[1]["arms"]
         is_idle = waits or (f.state == "keeping" and not f.offers)
         return shown == production.routes(f) and not f.owes and not f.unwanted and is_idle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from .history import History
 
@@ -21,7 +22,7 @@ def shrink(
         raise ValueError(f"the history of seed {seed} does not fail")
     left = n_tellings
 
-    def tell(only: list[int]) -> bool:
+    def tell(only: list[str]) -> bool:
         nonlocal best, harm, left
         left -= 1
         history = History(seed, bugs, only=frozenset(only))
@@ -31,12 +32,12 @@ def shrink(
             return True
         return False
 
-    minimise(lambda: sorted(best.dice.struck), tell, lambda: left > 0)
+    minimise(lambda: list(best.dice.struck), tell, lambda: left > 0)
     return best, harm
 
 
 def minimise(
-    struck: Callable[[], list[int]], fails: Callable[[list[int]], bool], goes_on: Callable[[], bool]
+    struck: Callable[[], list[Any]], fails: Callable[[list[Any]], bool], goes_on: Callable[[], bool]
 ) -> None:
     """Delta debugging: leave out chunk after chunk, and halve the chunks when none can go."""
     size = max(1, len(struck()) // 2)

@@ -54,7 +54,6 @@ class Job:
 
 @dataclass
 class SimulatedWorld:
-    rng: random.Random
     dice: Dice
     watch: Watch
     bugs: frozenset[str] = frozenset()
@@ -181,29 +180,20 @@ class SimulatedWorld:
         if self.is_full():
             raise UnavailableError("the disk is full")
         dice = self.dice
-        if dice.is_calm or (fate := dice.random()) >= 0.2:
-            message()
-        elif fate < 0.05:
-            if not dice.admits(f"a call is lost: {what}"):
-                return message()
+        if dice.strikes("a call is lost", 0.05, what):
             raise UnavailableError("lost")
-        elif fate < 0.10:
-            if not dice.admits(f"a call comes late: {what}"):
-                return message()
-            self.later(self._late_s(), message)
+        if dice.strikes("a call comes late", 0.05, what):
+            self.later(self._late_s(what), message)
             raise UnavailableError("under way")
-        elif fate < 0.15:
-            message()
-            if dice.admits(f"an answer is lost: {what}"):
-                raise UnavailableError("the answer was lost")
-        else:
-            message()
-            if dice.admits(f"a call comes twice: {what}"):
-                self.later(self._late_s(), message)
-        return None
+        message()
+        if dice.strikes("an answer is lost", 0.05, what):
+            raise UnavailableError("the answer was lost")
+        if dice.strikes("a call comes twice", 0.05, what):
+            self.later(self._late_s(what), message)
 
-    def _late_s(self) -> float:
-        return self.rng.expovariate(1 / self.rng.choice([600, 6 * HOUR]))
+    def _late_s(self, what: str) -> float:
+        luck = self.dice.luck("late")
+        return luck.expovariate(1 / luck.choice([600, 6 * HOUR]))
 
     # the receivers
 
@@ -218,18 +208,16 @@ class SimulatedWorld:
         ):
             return
         self.watch.began(stream, what, key, is_late=seq < floor)
-        rng, fate = self.rng, "done"
-        if not self.dice.is_calm:
-            dice, ways = self.dice.random(), ENDS_BADLY[what]
-            if dice < sum(ways):
-                way = next(w for n, w in enumerate(WAYS) if dice < sum(ways[: n + 1]))
-                fate = way if self.dice.admits(f"work {way}: {what}") else fate
-        ready_at = self.now + rng.uniform(*DURATION_S[what])
-        made = self._make(stream, what, key, spec)
+        ways = zip(WAYS, ENDS_BADLY[what], strict=True)
+        fate = next((way for way, p in ways if self.dice.strikes(f"work {way}", p, what)), "done")
+        luck = self.dice.luck(stream)
+        ready_at = self.now + luck.uniform(*DURATION_S[what])
+        made = self._make(stream, what, key, spec, luck)
         self.jobs[what, key] = Job(stream, seq, what, ready_at, fate, made)
 
-    def _make(self, stream: str, what: str, key: str, spec: dict[str, Any]) -> dict[str, Any]:
-        rng = self.rng
+    def _make(
+        self, stream: str, what: str, key: str, spec: dict[str, Any], rng: random.Random
+    ) -> dict[str, Any]:
         made = f"{what}-{key}-{rng.getrandbits(32):08x}"  # never the same bytes twice
         model = stream.split("/")[1]
         match what:
@@ -291,7 +279,7 @@ class SimulatedWorld:
 
     def _route(self, stream: str, seq: int, value: dict[str, Any], fence: int) -> None:
         current, routes, since = self.router.get(stream, (0, {"arms": []}, 0.0))
-        if "router_forgets" in self.bugs and self.rng.random() < 0.3:
+        if "router_forgets" in self.bugs and self.dice.roll("the router forgets") < 0.3:
             current = 0
         is_stale = seq <= current and "router_takes_any" not in self.bugs
         if "router_checks_lease_only" in self.bugs:
