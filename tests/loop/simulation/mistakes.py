@@ -393,6 +393,7 @@ def planted(mistakes: frozenset[str], *, with_next_release: bool) -> AbstractCon
     stack = ExitStack()
     added = [Wrapped(*what) for what in releases.ADDED] if with_next_release else []
     seldom = [Replaced(module, "LOOK_S", 3600.0) for module in (run, production)]
+    seldom += [Replaced(reconcile, "POLL_S", 43200.0)]
     for target in [
         *seldom,
         *added,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 DURATION_S = {
     "snapshot": (1, 60),
-    "training": (600, 6 * HOUR),
+    "training": (600, 4 * HOUR),
     "pack": (5, 60),
     "evaluation": (10, 300),
     "staging": (5, 300),
