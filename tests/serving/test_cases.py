@@ -1,4 +1,4 @@
-"""Every request case for `/invocations` in JSON, `/labels` and the bytes below them, against a real server.
+"""Every request case for `/invocations`, `/predict`, `/labels` and the bytes below them, against a real server.
 
 The model is the one that tests/cases/requests/README.md describes: as a pipeline in a native host, and in ONNX.
 """
@@ -22,9 +22,7 @@ _spec.loader.exec_module(play)
 
 CASES = play.read_cases(FOLDER / "requests")
 NOT_YET = {
-    "/predict/homes": "the plain route",
     "/v2/models": "the Open Inference Protocol",
-    "text/csv": "CSV on /invocations",
 }
 """What the third issue brings; these cases are not played here."""
 
@@ -173,7 +171,7 @@ def players(tmp_path_factory):
 
 def test_every_case_is_played_or_said_to_wait():
     waiting = [case["id"] for case in CASES.values() if waits_for(case)]
-    assert (len(PLAYED), len(waiting)) == (2 * 49 - 2, 11)
+    assert (len(PLAYED), len(waiting)) == (2 * 53 - 2, 7)
 
 
 @pytest.mark.parametrize(("how", "case"), PLAYED)

@@ -15,26 +15,34 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
+from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, Form
 from gyrostat.serving.http import KEY_HEADER, check_content
 from gyrostat.serving.labels import LabelLog, read_labels
-from gyrostat.serving.predicting import INLINE_BYTES, Models
+from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 
 _log = logging.getLogger(__name__)
-PATHS = "POST /invocations, POST /labels, GET /health, /ready, /version, /status"
+PATHS = "POST /invocations, /predict, /labels, GET /health, /ping, /ready, /version, /status"
 
 
 def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes: int) -> Starlette:
     """The app of one server process."""
 
+    async def answer(request: Request, model: Model, form: Form) -> Response:
+        body = await _body(request, max_body_bytes)
+        key = dict(request.scope["headers"]).get(KEY_HEADER, b"")
+        if model.is_inline and len(body) <= INLINE_BYTES:
+            return _response(model.answer(body, key, form))
+        return _response(await model.answer_aside(body, key, form))
+
     async def invocations(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/invocations")
-        headers = request.scope["headers"]
-        check_content(headers)
-        body = await _body(request, max_body_bytes)
-        key = dict(headers).get(KEY_HEADER, b"")
-        if model.is_inline and len(body) <= INLINE_BYTES:
-            return _response(model.answer(body, key))
-        return _response(await model.answer_aside(body, key))
+        is_csv = check_content(request.scope["headers"], or_csv=True)
+        return await answer(request, model, CSV if is_csv else INVOCATIONS)
+
+    async def predict(request: Request) -> Response:
+        model = models.get(request.path_params.get("model", ""), path="/predict")
+        check_content(request.scope["headers"])
+        return await answer(request, model, RECORDS)
 
     async def labels(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/labels")
@@ -122,10 +130,12 @@ def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes:
         routes=[
             Route("/invocations", invocations, methods=["POST"]),
             Route("/invocations/{model}", invocations, methods=["POST"]),
+            Route("/predict", predict, methods=["POST"]),
+            Route("/predict/{model}", predict, methods=["POST"]),
             Route("/labels", labels, methods=["POST"]),
             Route("/labels/{model}", labels, methods=["POST"]),
             Route("/health", health),
-            Route("/ping", health),
+            Route("/ping", ready),
             Route("/ready", ready),
             Route("/version", release),
             Route("/status", status),

@@ -213,8 +213,17 @@ class HotProtocol(HttpToolsProtocol):
 
 def is_json_type(content_type: bytes) -> bool:
     """Whether a Content-Type says JSON, in UTF-8 where it says a charset."""
+    return _is_type(content_type, b"application/json")
+
+
+def is_csv_type(content_type: bytes) -> bool:
+    """Whether a Content-Type says CSV, in UTF-8 where it says a charset."""
+    return _is_type(content_type, b"text/csv")
+
+
+def _is_type(content_type: bytes, wanted: bytes) -> bool:
     kind, _, parameters = content_type.partition(b";")
-    if kind.strip().lower() != b"application/json":
+    if kind.strip().lower() != wanted:
         return False
     for parameter in parameters.split(b";"):
         name, _, value = parameter.partition(b"=")
@@ -227,8 +236,11 @@ def is_json_type(content_type: bytes) -> bool:
     return True
 
 
-def check_content(headers: list[tuple[bytes, bytes]]) -> None:
-    """Refuse a body that is not plain JSON before it is read.
+def check_content(headers: list[tuple[bytes, bytes]], *, or_csv: bool = False) -> bool:
+    """Refuse a body that is not plain JSON (or CSV, where that is read) before it is read.
+
+    Returns:
+        Whether it is CSV.
 
     Raises:
         Refusal: 415.
@@ -246,11 +258,13 @@ def check_content(headers: list[tuple[bytes, bytes]]) -> None:
         raise Refusal(
             415, "serving.content_type", "there is no Content-Type: send JSON as application/json"
         )
+    if or_csv and is_csv_type(kind):
+        return True
     if not is_json_type(kind):
-        said = kind.decode("latin-1")[:80]
-        more = " CSV is not read yet." if said.strip().lower().startswith("text/csv") else ""
+        more = ", or CSV as text/csv" if or_csv else ""
         raise Refusal(
             415,
             "serving.content_type",
-            f"{said!r} is not read here: send JSON in UTF-8 as application/json.{more}",
+            f"{kind.decode('latin-1')[:80]!r} is not read here: send JSON in UTF-8 as application/json{more}",
         )
+    return False

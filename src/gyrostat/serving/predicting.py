@@ -15,14 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gyrostat_runtime import keys, rows
+from gyrostat_runtime import keys
 from gyrostat_runtime.errors import InputFault, ModelFault, RuntimeFault
 from gyrostat_runtime.log import Frame, Writer
 from gyrostat_runtime.rows import Rows
 from gyrostat_runtime.session import Predictions
 
-from gyrostat.serving.answers import Answer, Refusal, encode, error
+from gyrostat.serving.answers import Answer, Refusal, error
 from gyrostat.serving.arms import Arm, Served
+from gyrostat.serving.forms import INVOCATIONS, Form
 from gyrostat.serving.routes import Receiver
 from gyrostat.serving.settings import ServingSettings
 
@@ -76,7 +77,7 @@ class Model:
         served = self.receiver.served
         return served is not None and served.is_inline
 
-    def answer(self, body: bytes, key: bytes) -> Answer:
+    def answer(self, body: bytes, key: bytes, form: Form = INVOCATIONS) -> Answer:
         """Answer at once, in this thread."""
         started = time.perf_counter()
         served, id = self._begin()
@@ -84,13 +85,13 @@ class Model:
             return self._not_released(id)
         arm = served.choose(key)
         try:
-            table = self._read(body, served.champion)
+            table = self._read(body, served.champion, form)
         except InputFault as fault:
             return self._refused(fault, id)
-        result = self._ask(arm, served, table, body)
-        return self._finish(id, started, served, arm, table, result, body, key)
+        result = self._ask(arm, served, table, body, form)
+        return self._finish(id, started, served, arm, table, result, body, key, form)
 
-    async def answer_aside(self, body: bytes, key: bytes) -> Answer:
+    async def answer_aside(self, body: bytes, key: bytes, form: Form = INVOCATIONS) -> Answer:
         """Answer with the work done in other threads: a model that takes its time, or a large body."""
         started = time.perf_counter()
         served, id = self._begin()
@@ -112,13 +113,13 @@ class Model:
             run = asyncio.get_running_loop().run_in_executor
             try:
                 if len(body) > INLINE_BYTES:
-                    table = await run(self._pool, self._read, body, served.champion)
+                    table = await run(self._pool, self._read, body, served.champion, form)
                 else:
-                    table = self._read(body, served.champion)
+                    table = self._read(body, served.champion, form)
             except InputFault as fault:
                 return self._refused(fault, id)
-            result = await run(self._pool, self._ask, arm, served, table, body)
-            return self._finish(id, started, served, arm, table, result, body, key)
+            result = await run(self._pool, self._ask, arm, served, table, body, form)
+            return self._finish(id, started, served, arm, table, result, body, key, form)
         finally:
             self._in_threads -= 1
             for loaded in held:
@@ -181,22 +182,20 @@ class Model:
             retry_after_s=2,
         ).answer(id)
 
-    def _read(self, body: bytes, arm: Arm) -> Rows:
+    def _read(self, body: bytes, arm: Arm, form: Form) -> Rows:
         """In any thread."""
         s = self.settings
-        return rows.read_json(
-            body, arm.loaded.schema, missing=s.missing, new_category=s.new_category
-        )
+        return form.read(body, arm.loaded.schema, missing=s.missing, new_category=s.new_category)
 
     def _refused(self, fault: InputFault, id: str) -> Answer:
         self.n_refused += 1
         return error(fault.status, fault.code, fault.message, at=fault.at, request_id=id)
 
-    def _ask(self, arm: Arm, served: Served, table: Rows, body: bytes) -> _Result:
+    def _ask(self, arm: Arm, served: Served, table: Rows, body: bytes, form: Form) -> _Result:
         """In any thread: what this arm makes of rows that the champion's schema accepts."""
         try:
             if arm is not served.champion and not arm.has_champions_schema:
-                table = self._read(body, arm)
+                table = self._read(body, arm, form)
             return _Result(table, arm.loaded.session.predict(table), 200, None)
         except InputFault as fault:
             return _Result(None, None, fault.status, fault)
@@ -216,15 +215,12 @@ class Model:
         result: _Result,
         body: bytes,
         key: bytes,
+        form: Form,
     ) -> Answer:
         spec = arm.spec
         if result.predictions is not None:
-            answer = Answer(
-                200,
-                encode(
-                    {"predictions": result.predictions.values, "id": id, "version": spec.version}
-                ),
-            )
+            written = form.write(result.predictions, id, spec.version, arm.loaded.schema)
+            answer = Answer(200, written)
         else:
             answer = result.as_error(id, spec.version)
             self.n_errors += 1
@@ -234,7 +230,7 @@ class Model:
             id, served, arm, spec.role, result, table.n, time.perf_counter() - started, hashed
         )
         for shadow in served.shadows:
-            self._shadow.add((id, served, shadow, table, body, hashed))
+            self._shadow.add((id, served, shadow, table, body, hashed, form))
         return answer
 
     def _log(
@@ -337,7 +333,7 @@ def _scores(predictions: Predictions, arm: Arm) -> list[float]:
     return scores.max(axis=1).tolist()
 
 
-_Copy = tuple[str, Served, Arm, Rows, bytes, str]
+_Copy = tuple[str, Served, Arm, Rows, bytes, str, Form]
 
 
 class _Shadow:
@@ -378,10 +374,10 @@ class _Shadow:
             if self._is_closing:
                 self.n_dropped += 1
                 continue
-            id, served, arm, table, body, key = copy
+            id, served, arm, table, body, key, form = copy
             started = time.perf_counter()
             try:
-                result = self._model._ask(arm, served, table, body)
+                result = self._model._ask(arm, served, table, body, form)
                 latency_s = time.perf_counter() - started
                 self._model._log(id, served, arm, "shadow", result, table.n, latency_s, key)
             finally:

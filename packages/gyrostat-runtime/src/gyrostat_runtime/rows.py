@@ -154,6 +154,64 @@ def from_columns(
     return _build(table, plan, missing, new_category)
 
 
+def read_columns(
+    columns: Mapping[str, Sequence[Any]],
+    schema: Schema,
+    *,
+    at: Callable[[int, str], str],
+    at_name: Callable[[str], str],
+    missing: str = "as_trained",
+    new_category: str = "answer",
+) -> Rows:
+    """Read JSON values that stand as columns by name in some other protocol's body, as strictly as `read_json`.
+
+    Args:
+        at: The path of a value in the body as it was sent, from its row and its column.
+        at_name: The path of a column.
+
+    Raises:
+        InputFault: they cannot be answered; `.at` says where.
+    """
+    plan = _plan(schema)
+    for name in columns:
+        if name not in plan.index:
+            _unknown(name, plan, at_name(name))
+    lacking = [name for name in plan.names if name in plan.needed and name not in columns]
+    if lacking:
+        _lacking(lacking, "$")
+    n = len(next(iter(columns.values()), ()))
+    for name, values in columns.items():
+        if len(values) != n:
+            _refuse(
+                "ragged",
+                f"column {_shown(name)} has {len(values)} values, the first has {n}",
+                at_name(name),
+            )
+    if not n:
+        _no_rows("$")
+    table = _Table(n, [columns.get(name) for name in plan.names], at, 0)
+    return _build(table, plan, missing, new_category)
+
+
+def parse_json(body: bytes) -> tuple[Any, Callable[[], None]]:
+    """A JSON value, and what to call once its values were read: it refuses a key that stands twice, and NaN.
+
+    Only afterwards, so that what is wrong with a value is said of the value, by its path.
+
+    Raises:
+        InputFault: the body is not JSON; the second part raises it too.
+    """
+    value, doubt = _parse(body)
+    if doubt is None and body.count(b":") != _count_pairs(value):
+        value, doubt = _parse_carefully(body.removeprefix(b"\xef\xbb\xbf"))
+
+    def settle() -> None:
+        if doubt is not None:
+            _settle(value, doubt)
+
+    return value, settle
+
+
 def date_parts(text: str, format: str = "") -> tuple[float, float, float, float, float]:
     """A date's year, month, day, weekday (Monday is 0) and whole seconds since midnight.
 
@@ -363,6 +421,18 @@ def _where(value: Any, wanted: Any, at: str, depth: int = 0) -> str:
             if found := _where(inner, wanted, path, depth + 1):
                 return found
     return ""
+
+
+def _count_pairs(value: Any) -> int:
+    n, left = 0, [value]
+    while left:
+        one = left.pop()
+        if type(one) is dict:
+            n += len(one)
+            left += [v for v in one.values() if type(v) in (dict, list)]
+        elif type(one) is list:
+            left += [v for v in one if type(v) in (dict, list)]
+    return n
 
 
 def _has_twice(body: bytes, table: _Table, plan: _Plan) -> bool:
