@@ -84,7 +84,7 @@ def test_what_is_not_there_is_told_in_the_one_form_of_errors(steady):
     }
     assert told.keys() == {404, 405, 415}
     assert all(error.keys() == {"code", "at", "message", "request_id"} for error in told.values())
-    assert "not read yet" in told[415]["message"]
+    assert "text/csv" in told[415]["message"]
     assert server.predict(ROW, path="/invocations/beer")[1]["error"]["message"].endswith(
         "there is: wine"
     )

@@ -14,14 +14,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gyrostat.serving import open_inference
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
+from gyrostat.serving.arms import Served
 from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, Form
 from gyrostat.serving.http import KEY_HEADER, check_content
 from gyrostat.serving.labels import LabelLog, read_labels
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 
 _log = logging.getLogger(__name__)
-PATHS = "POST /invocations, /predict, /labels, GET /health, /ping, /ready, /version, /status"
+PATHS = "POST /invocations, /predict, /v2/models/<model>/infer, /labels, GET /health, /ping, /ready, /version, /status, /v2"
 
 
 def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes: int) -> Starlette:
@@ -43,6 +45,41 @@ def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes:
         model = models.get(request.path_params.get("model", ""), path="/predict")
         check_content(request.scope["headers"])
         return await answer(request, model, RECORDS)
+
+    async def v2_server(request: Request) -> Response:
+        found = {"name": "gyrostat", "version": version("gyrostat"), "extensions": []}
+        return _response(Answer(200, encode(found)))
+
+    async def v2_live(request: Request) -> Response:
+        return _response(Answer(200, encode({"live": True})))
+
+    async def v2_ready(request: Request) -> Response:
+        await ready(request)
+        return _response(Answer(200, encode({"ready": True})))
+
+    async def v2_model(request: Request) -> Response:
+        model = models.get(request.path_params["model"], path="/v2/models")
+        served = _served(model)
+        versions = [str(arm.spec.version) for arm in served.live]
+        found = open_inference.metadata(model.name, served.champion.loaded.schema, versions)
+        return _response(Answer(200, encode(found)))
+
+    async def v2_model_ready(request: Request) -> Response:
+        model = models.get(request.path_params["model"], path="/v2/models")
+        _served(model)
+        return _response(Answer(200, encode({"name": model.name, "ready": True})))
+
+    async def v2_infer(request: Request) -> Response:
+        model = models.get(request.path_params["model"], path="/v2/models")
+        headers = request.scope["headers"]
+        check_content(headers)
+        if b"inference-header-content-length" in dict(headers):
+            raise Refusal(
+                415,
+                "serving.encoding",
+                "the binary extension is not read here: send tensors as JSON",
+            )
+        return await answer(request, model, open_inference.form(model.name))
 
     async def labels(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/labels")
@@ -132,6 +169,12 @@ def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes:
             Route("/invocations/{model}", invocations, methods=["POST"]),
             Route("/predict", predict, methods=["POST"]),
             Route("/predict/{model}", predict, methods=["POST"]),
+            Route("/v2", v2_server),
+            Route("/v2/health/live", v2_live),
+            Route("/v2/health/ready", v2_ready),
+            Route("/v2/models/{model}", v2_model),
+            Route("/v2/models/{model}/ready", v2_model_ready),
+            Route("/v2/models/{model}/infer", v2_infer, methods=["POST"]),
             Route("/labels", labels, methods=["POST"]),
             Route("/labels/{model}", labels, methods=["POST"]),
             Route("/health", health),
@@ -147,6 +190,17 @@ def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes:
             Exception: internal,
         },
     )
+
+
+def _served(model: Model) -> Served:
+    if model.served is None:
+        raise Refusal(
+            503,
+            "serving.no_champion",
+            f"model {model.name!r} has no champion yet",
+            retry_after_s=2,
+        )
+    return model.served
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:
