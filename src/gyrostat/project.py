@@ -6,15 +6,17 @@ import contextlib
 import csv
 import getpass
 import json
+import math
 import os
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gyrostat_runtime.files import write_atomic
 
@@ -23,9 +25,14 @@ from gyrostat.errors import DataError, GyrostatError, TakenError, UsageError
 from gyrostat.ledger import times, words
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop.overview import overview
-from gyrostat.terms import Draft, Entry, Ref, Told
+from gyrostat.terms import Answer, Draft, Entry, Ref, RunTold, Told, Verdict
+
+if TYPE_CHECKING:
+    import polars
 
 Say = Callable[[str], None]
+PREDICTIONS = 100_000
+"""Rows of the log that are given unless more are asked for."""
 
 
 def init(
@@ -99,6 +106,41 @@ class Rows:
         )
 
 
+@dataclass(frozen=True)
+class Data:
+    """A project's tables."""
+
+    project: Project
+
+    def open(self, snapshot: str | None = None, *, side: str | None = None) -> polars.DataFrame:
+        """The rows of a snapshot as a Polars frame; default: the newest whose checks held.
+
+        Besides the table's own columns: `_side` (train, heldout), `_origin` (source, traffic), `_seen_at`.
+
+        Args:
+            snapshot: `snapshot/wine/d3f9a1c`, or the id; in a project of several models also a model's name.
+            side: `train` or `heldout` only.
+
+        Raises:
+            UsageError: there is no such snapshot, or no such side.
+        """
+        from gyrostat.data import snapshots, split
+
+        if side not in (None, split.TRAIN, split.HELDOUT):
+            raise UsageError(f"There is no side {side!r}: {split.TRAIN} or {split.HELDOUT}.")
+        project, known = self.project, self.project.loaded.declaration.models
+        ref = project.ref(snapshot) if snapshot and "/" in snapshot else None
+        id = ref.id if ref else None if snapshot in known else snapshot
+        name = project.model(ref.model if ref else snapshot if snapshot in known else None)
+        if id is None:
+            newest = snapshots.newest(project.state, name)
+            if newest is None:
+                raise UsageError(f"{name} has no snapshot yet. Make one: gyrostat run")
+            id = newest["id"]
+        rows = snapshots.read(project.state, name, id)
+        return rows if side is None else rows.filter(rows["_side"] == side)
+
+
 class Project:
     """A project's folder, opened. Cheap to make; reads what it needs when asked."""
 
@@ -145,7 +187,12 @@ class Project:
             raise UsageError(f"There is no model {name!r}. Declared: {', '.join(known)}.")
         return name
 
-    def _ref(self, text: str) -> Ref:
+    def ref(self, text: str) -> Ref:
+        """A thing's name, read; the model may be left out where there is one.
+
+        Raises:
+            UsageError: it has not the form of a ref.
+        """
         known = list(self.loaded.declaration.models)
         try:
             return Ref.parse(text, only_model=known[0] if len(known) == 1 else None)
@@ -163,6 +210,7 @@ class Project:
         return Told(
             tuple(told.status(facts, is_up="loop" in facts["processes"], is_past=at is not None)),
             facts,
+            draw=told.status_drawn,
         )
 
     def _mistake(self) -> str:
@@ -232,12 +280,13 @@ class Project:
             tuple(lines or [f"{name}: nothing changed since {times.local(moment)}."]), facts
         )
 
-    def why(self, ref: str) -> Told:
-        """Where a thing comes from, back to data, code, gates and approval."""
+    def why(self, ref: str | RunTold) -> Told:
+        """Where a thing comes from, back to data, code, gates and approval; takes what `run` answered, too."""
         from gyrostat.loop import lineage
 
-        chain = lineage.why(self.ledger, self.state, self.loaded, self._ref(ref))
-        return Told(tuple(told.chain(chain)), {"ref": str(self._ref(ref)), "chain": chain})
+        ref = ref.ref if isinstance(ref, RunTold) else ref
+        chain = lineage.why(self.ledger, self.state, self.loaded, self.ref(ref))
+        return Told(tuple(told.chain(chain)), {"ref": str(self.ref(ref)), "chain": chain})
 
     def who_served(self, model: str | None = None, *, at: str | None = None) -> Told:
         """Which versions answered at a time, by the routes that every server had said to answer by."""
@@ -371,7 +420,7 @@ class Project:
 
         model = None
         if ref and "/" in ref:
-            parsed = self._ref(ref)
+            parsed = self.ref(ref)
             model, ref = parsed.model, parsed.id
         name = self.model(model)
         known = snapshots.records(self.state, name) if ref is None else []
@@ -425,7 +474,7 @@ class Project:
         """What one snapshot has otherwise than another: rows, columns, distributions."""
         from gyrostat.data import diff
 
-        parsed = [self._ref(ref) if "/" in ref else None for ref in (old, new)]
+        parsed = [self.ref(ref) if "/" in ref else None for ref in (old, new)]
         models = {ref.model for ref in parsed if ref}
         if len(models) > 1:
             raise UsageError("Snapshots of two models cannot be compared. Nothing was done.")
@@ -460,6 +509,42 @@ class Project:
         return Rows(
             frames.records(df, schema), labels, numbers, categories, schema.output.task, limit
         )
+
+    def predictions(
+        self, model: str | None = None, *, since: str = "1h", limit: int = PREDICTIONS
+    ) -> polars.DataFrame:
+        """What was asked and answered, with the labels that came: a Polars frame, oldest first.
+
+        Args:
+            limit: of more rows than this the newest are given, and a warning says how many there were.
+
+        Returns:
+            Columns `id, time, version, arm, status, inputs, prediction, label`. `inputs` is a struct
+            (`frame.unnest("inputs")` spreads it); personal columns are the hashes that were logged. `prediction` is null
+            where an error was answered, `label` where none has come. Rows with the arm `shadow` answered nobody.
+
+        Raises:
+            UsageError: `limit` is not positive, or `since` is no time.
+        """
+        from gyrostat.data import predictions
+        from gyrostat.registry import versions
+
+        name = self.model(model)
+        if limit < 1:
+            raise UsageError(f"limit is {limit}; it must be at least 1.")
+        known = {v.bundle: v.number for v in versions.read(self.ledger, name).all}
+        found = predictions.read(
+            self.state, name, since=self._time(since), limit=limit, versions=known
+        )
+        if found.n_all > limit:
+            text = f"the newest {limit:,} of {found.n_all:,} predictions; others: a larger limit="
+            warnings.warn(text, stacklevel=2)
+        return found.frame
+
+    @property
+    def data(self) -> Data:
+        """The tables of this project: `project.data.open()`."""
+        return Data(self)
 
     def processes(self) -> dict[str, Any]:
         """What runs of this project, by name."""
@@ -502,7 +587,7 @@ class Project:
         model, wanted = (
             (self.model(ref), None)
             if ref is None or ref in known
-            else ((r := self._ref(ref)).model, r)
+            else ((r := self.ref(ref)).model, r)
         )
         asks = self.status().facts["models"][self.model(model)]["needs_you"]
         asks = [
@@ -693,38 +778,39 @@ class Project:
             {"snapshot": found[0], "entry": entry.ref},
         )
 
-    def labels(self, file: str | Path, *, model: str | None = None) -> Told:
-        """Hand in labels from a file: CSV with a header, or JSON lines, with `id` and `label`.
+    def labels(self, given: Any, *, model: str | None = None) -> Told:
+        """Hand in labels with `id` and `label`: a file (CSV with a header, or JSON lines), or a Polars or pandas frame.
 
         Raises:
-            UsageError: the file, or a line of it, is not of that form; none was stored.
+            UsageError: it, or a row of it, is not of that form; none was stored.
         """
         from gyrostat_runtime import log
 
-        name, path = self.model(model), Path(file)
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}. Nothing was stored.")
+        name = self.model(model)
+        origin, rows = _label_rows(given)
         is_number = self.loaded.declaration.models[name].data.task == "regression"
         found = []
-        for n, row in enumerate(_label_rows(path), 1):
-            if not isinstance(row, dict) or not row.get("id") or "label" not in row:
+        for n, row in enumerate(rows, 1):
+            if not isinstance(row, dict) or not row.get("id") or row.get("label") is None:
                 raise UsageError(
-                    f"{path.name}, row {n}: `id` and `label` are needed. Nothing was stored."
+                    f"{origin}, row {n}: `id` and `label` are needed. Nothing was stored."
                 )
             label = row["label"]
-            if is_number and not isinstance(label, (int, float)):
+            if is_number and not _is_finite(label):
                 try:
                     label = float(label)
                 except (TypeError, ValueError):
+                    label = math.nan
+                if not math.isfinite(label):
                     raise UsageError(
-                        f"{path.name}, row {n}: a number is needed as label, got {label!r}. Nothing was stored."
-                    ) from None
+                        f"{origin}, row {n}: a number is needed as label, got {row['label']!r}. Nothing was stored."
+                    )
             found.append((str(row["id"]), label))
         writer = log.LabelWriter(
             self.state / "labels" / name, f"file-{os.getpid()}-{time.time_ns()}"
         )
         for id, label in found:
-            writer.append(log.Label(id, label, time.time(), f"file:{path.name}"))
+            writer.append(log.Label(id, label, time.time(), origin))
         writer.close()
         return Told(
             (
@@ -738,11 +824,11 @@ class Project:
     def run(
         self, model: str | None = None, *, wait: bool = True, key: str | None = None, refused_ok: bool = False, reason: str = "",
         actor: str = "", say: Say = print,
-    ) -> Told:  # fmt: skip
+    ) -> RunTold:  # fmt: skip
         """Make a candidate now. While `up` runs it is followed to the end of its release; without, to its offer."""
         from gyrostat.processes import following
 
-        return following.run(
+        made = following.run(
             self,
             self.model(model),
             wait=wait,
@@ -752,6 +838,19 @@ class Project:
             actor=actor or whoami(),
             say=say,
         )
+        return self._with_gates(made)
+
+    def _with_gates(self, made: Told) -> RunTold:
+        stream = made.facts.get("run")
+        entries = self.ledger.tail(stream) if stream else []
+        gate = next((e for e in reversed(entries) if e.kind.startswith("gate_")), None)
+        found = gate.body.get("detail", {}).get("verdicts", {}) if gate else {}
+        gates = {
+            name: Verdict(**{**verdict, "answer": Answer(verdict["answer"])})
+            for name, verdict in found.items()
+        }
+        facts = made.facts | {"gates": found}
+        return RunTold(made.lines, facts, made.exit_code, told.verdicts_drawn, gates)
 
     def up(
         self,
@@ -867,7 +966,32 @@ def _stop_on_signals(stop: threading.Event) -> None:
             signal.signal(number, lambda *_: stop.set())
 
 
-def _label_rows(path: Path) -> Any:
+def _is_finite(label: Any) -> bool:
+    return isinstance(label, (int, float)) and not isinstance(label, bool) and math.isfinite(label)
+
+
+def _label_rows(given: Any) -> tuple[str, Iterable[Any]]:
+    """`(where from, rows)` of a file or a frame."""
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}. Nothing was stored.")
+        return f"file:{path.name}", _label_lines(path)
+    names = getattr(given, "columns", None)
+    if names is None or {"id", "label"} - set(names):
+        raise UsageError(
+            f"A file, or a Polars or pandas frame with the columns id and label is needed, got {type(given).__name__}"
+            + (f" with {', '.join(map(str, names))}" if names is not None else "")
+            + ". Nothing was stored."
+        )
+    own = given[["id", "label"]]
+    if hasattr(own, "iter_rows"):
+        return "frame", own.iter_rows(named=True)
+    # In pandas a missing value is NaN, which JSON and the log do not have.
+    return "frame", own.astype(object).where(own.notna(), None).to_dict("records")
+
+
+def _label_lines(path: Path) -> Any:
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("{"):
         for n, line in enumerate(text.splitlines(), 1):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
+
+from gyrostat import notebook
 
 
 class Task(StrEnum):
@@ -83,6 +86,15 @@ class Verdict:
             for name in self.__slots__
             if (value := getattr(self, name)) not in (None, "")
         }
+
+    def __str__(self) -> str:
+        return f"{self.answer}: {self.reason}" + (f" ({self.needs})" if self.needs else "")
+
+    def _repr_html_(self) -> str:
+        row = notebook.measure(str(self.answer), self.value, self.lower, self.upper, self.limit)
+        return notebook.table(
+            (*notebook.MEASURES, "reason"), [[*row, notebook.cell(self.needs or self.reason)]]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +210,25 @@ class Told:
     exit_code: int = 0
     """0 done, 1 refused or undecided, 2 usage, 3 failed but retryable, 4 failed."""
 
+    draw: Callable[[dict[str, Any]], str] | None = field(default=None, compare=False, repr=False)
+    """How the facts show themselves in a notebook, as HTML; else it is the lines."""
+
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        drawn = self.draw(self.facts) if self.draw else ""
+        return notebook.plain(str(self)) + drawn
 
-        return f"<pre>{escape(str(self))}</pre>"
+
+@dataclass(frozen=True)
+class RunTold(Told):
+    """What became of a run that was asked for."""
+
+    gates: dict[str, Verdict] = field(default_factory=dict)
+    """The verdicts of its gates, by name; empty where it did not come that far."""
+
+    @property
+    def ref(self) -> str:
+        """Its name, `run/wine/7`; empty where none was opened."""
+        return self.facts.get("run") or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gyrostat import notebook
 from gyrostat.ledger import times
 from gyrostat.ledger.words import number
 from gyrostat.terms import Told
@@ -33,6 +34,40 @@ def status(facts: dict[str, Any], *, is_up: bool, is_past: bool) -> list[str]:
     if not is_past and not is_up:
         lines.append("The loop does not run: nothing is decided until `gyrostat up`.")
     return lines
+
+
+def status_drawn(facts: dict[str, Any]) -> str:
+    """For a notebook: what is measured of each model, as bars beside their limits."""
+    rows = []
+    for name, m in facts["models"].items():
+        rows += [
+            notebook.measure(
+                f"{name} {metric}", q.get("value"), q.get("lower"), q.get("upper"), q.get("limit")
+            )
+            for metric, q in m["quality"].items()
+        ]
+        service = m["service"]
+        if service.get("n"):
+            error, p99 = service["error_rate"], service.get("p99")
+            rows.append(notebook.measure(f"{name} error rate", error, None, None, service.get("error_limit")))  # fmt: skip
+            rows.append(notebook.measure(f"{name} p99, s", p99, None, None, service.get("p99_limit")))  # fmt: skip
+        rows += [
+            notebook.measure(
+                f"{name} shift of {d['column']}", d.get("distance"), None, None, d.get("limit")
+            )
+            for d in m["inputs"]["drift"]
+            if d.get("is_shown")
+        ]
+    return notebook.table(notebook.MEASURES, rows) if rows else ""
+
+
+def verdicts_drawn(facts: dict[str, Any]) -> str:
+    """For a notebook: each gate of a run with its bounds and its limit."""
+    rows = [
+        [*notebook.measure(name, v.get("value"), v.get("lower"), v.get("upper"), v.get("limit")), notebook.cell(v["answer"])]
+        for name, v in facts.get("gates", {}).items()
+    ]  # fmt: skip
+    return notebook.table((*notebook.MEASURES, "answer"), rows) if rows else ""
 
 
 def _model(name: str, m: dict[str, Any], *, is_past: bool) -> list[str]:

@@ -128,11 +128,10 @@ def from_traffic(rows: list[dict[str, Any]], schema: Schema) -> polars.DataFrame
     """Labelled predictions (`inputs` in schema order, `label`, `at`) as rows of the table, with `_seen_at`."""
     import polars as pl
 
-    kinds = {"number": pl.Float64, "integer": pl.Float64, "boolean": pl.Boolean}
     data: dict[str, Any] = {}
     for n, column in enumerate(schema.inputs):
-        values = [_from_json(row["inputs"][n], column) for row in rows]
-        data[column.name] = pl.Series(column.name, values, dtype=kinds.get(column.kind, pl.String))
+        values = [from_json(row["inputs"][n], column) for row in rows]
+        data[column.name] = pl.Series(column.name, values, dtype=dtype(column))
     labels = [spelled(row["label"], schema) for row in rows]
     is_number = schema.output.task == "regression"
     data[schema.output.target] = pl.Series(
@@ -142,7 +141,15 @@ def from_traffic(rows: list[dict[str, Any]], schema: Schema) -> polars.DataFrame
     return pl.DataFrame(data)
 
 
-def _from_json(raw: Any, column: Column) -> Any:
+def dtype(column: Column) -> Any:
+    """The Polars type of a column of the table."""
+    import polars as pl
+
+    kinds = {"number": pl.Float64, "integer": pl.Float64, "boolean": pl.Boolean}
+    return kinds.get(column.kind, pl.String)
+
+
+def from_json(raw: Any, column: Column) -> Any:
     """A logged input as the table has it. The server let it pass, but perhaps under another schema."""
     if raw is None or (isinstance(raw, str) and not raw.strip()):
         return None

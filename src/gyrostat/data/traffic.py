@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,7 @@ def labelled(
     Only what was answered to somebody counts, and only predictions older than `mature_after_s` at `until`. `inputs` are
     in the order of `schema`, whatever schema the model had that answered; None where it did not know the column.
     """
-    labels: dict[str, log.Label] = {}
-    n_labels = 0
-    for label in log.read_labels(state / "labels" / model, until=until):
-        n_labels += 1
-        # A request of one row may be labelled by its own id or by its row's.
-        name = label.id if "." in label.id else f"{label.id}.0"
-        if (known := labels.get(name)) is None or label.at >= known.at:
-            labels[name] = label
+    labels, n_labels = latest_labels(state, model, until=until)
     rows: dict[str, dict[str, Any]] = {}
     places: dict[str, list[int | None]] = {}
     for frame in log.read(state / "log" / model, until=until - mature_after_s) if labels else ():
@@ -36,7 +30,7 @@ def labelled(
         for n, inputs in enumerate(frame.inputs):
             name = f"{frame.id}.{n}"
             found = labels.get(name)
-            if found is None or name in rows or (frame.n > 1 and n == 0 and "." not in found.id):
+            if found is None or name in rows or not is_of(found, frame):
                 continue
             if frame.bundle not in places:
                 places[frame.bundle] = _places(state, frame.bundle, schema)
@@ -49,13 +43,40 @@ def labelled(
     return list(rows.values()), cut
 
 
-def _places(state: Path, bundle: str, schema: Schema) -> list[int | None]:
-    """Where each of the schema's inputs stands in what this bundle logged."""
+def latest_labels(
+    state: Path, model: str, *, until: float | None = None, only: Container[str] | None = None
+) -> tuple[dict[str, log.Label], int]:
+    """`(the latest label of each row by <prediction>.<n>, how many labels were read)`, of the rows in `only`, if given."""
+    labels: dict[str, log.Label] = {}
+    n_labels = 0
+    for label in log.read_labels(state / "labels" / model, until=until):
+        n_labels += 1
+        # A request of one row may be labelled by its own id or by its row's.
+        name = label.id if "." in label.id else f"{label.id}.0"
+        if only is not None and name not in only:
+            continue
+        if (known := labels.get(name)) is None or label.at >= known.at:
+            labels[name] = label
+    return labels, n_labels
+
+
+def is_of(label: log.Label, frame: log.Frame) -> bool:
+    """Whether a label found under a row's name is that row's: of several rows, the bare id names none."""
+    return frame.n == 1 or "." in label.id
+
+
+def logged_schema(state: Path, bundle: str) -> Schema | None:
+    """The schema by which a bundle logged its inputs; None where the bundle is gone."""
     manifest = state / "bundles" / bundle / "manifest.json"
     try:
-        logged = Schema.from_json(json.loads(manifest.read_bytes())["schema"])
+        return Schema.from_json(json.loads(manifest.read_bytes())["schema"])
     except (OSError, ValueError, KeyError, TypeError):
-        # The bundle is gone; what it logged is read as the newest schema has it.
-        logged = schema
+        return None
+
+
+def _places(state: Path, bundle: str, schema: Schema) -> list[int | None]:
+    """Where each of the schema's inputs stands in what this bundle logged."""
+    # Of a bundle that is gone, what it logged is read as the newest schema has it.
+    logged = logged_schema(state, bundle) or schema
     index = {column.name: n for n, column in enumerate(logged.inputs)}
     return [index.get(column.name) for column in schema.inputs]
