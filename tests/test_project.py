@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from gyrostat_runtime import log
+from loop.records import Records
 from monitoring.builders import a_frame, a_schema
 from processes.projects import AtRest
 
@@ -107,3 +108,65 @@ def test_status_draws_quality_beside_its_limit(wine):
 def test_why_takes_what_a_run_answered(wine, at_rest):
     with pytest.raises(UsageError, match="run/wine/77"):
         wine.why(RunTold((), {"run": "run/wine/77"}))
+
+
+def test_changes_put_what_lies_closest_before_harm_on_top(at_rest, wine):
+    records = Records(wine.ledger)
+    records.n = 1
+    records.canary()
+    assert wine.changes().facts["harm"] is None
+    records.regress()
+    told = wine.changes()
+    assert "error rate +12.0pp" in told.lines[0]
+    assert told.facts["closest"][0]["kind"] == "canary_started"
+    assert "before  release" in told.lines[1]
+    assert told.facts["changes"][0]["kind"] == "regressed"
+
+
+def test_what_came_of_a_version_is_its_predictions_and_shadows_apart(at_rest, wine):
+    answered(at_rest, 3)
+    bundle = f"{1:064x}"
+    writer = log.Writer(at_rest.state / "log" / "wine", "w1")
+    writer.append(a_frame(9, at=time.time(), bundle=bundle, arm="shadow"))
+    writer.append(a_frame(10, at=time.time(), bundle="another"))
+    writer.close()
+    Records(wine.ledger).event("run/wine/1", "run_asked", barred=[])
+    told = wine.why("version/wine/1", forward=True)
+    version = told.facts["chain"][1]
+    assert (version["predictions"], version["shadow"]) == (3, 1)
+    assert "1 in shadow, which answered nobody" in version["words"]
+    assert told.facts["chain"][-1]["predictions"] == 3
+
+
+def test_what_came_of_a_snapshot_are_its_runs_and_none_is_said(tmp_path):
+    from loop.records import Records
+    from loop.test_tasks import Project
+
+    project = Project(tmp_path)
+    made = project.do("snapshot")["made"]
+    homes = gyrostat.Project(tmp_path)
+    records = Records(homes.ledger, "homes")
+    records.event("run/homes/1", "run_asked", barred=[])
+    records.step("run/homes/1", "opened", cause="asked")
+    records.step("run/homes/1", "snapshotted", outputs=(made,), seen={"made": made})
+    whole = homes.why(f"snapshot/{made[:6]}", forward=True)
+    assert [link["what"] for link in whole.facts["chain"]] == ["snapshot", "run", "versions"]
+    assert "run/homes/1: snapshotted" in str(whole)
+    assert "none came of it" in str(whole)
+
+
+@pytest.mark.parametrize("ref", ["entry/1", "prediction/wine/1"])
+def test_nothing_is_made_of_other_things(wine, ref):
+    with pytest.raises(UsageError, match="ask --forward of snapshot"):
+        wine.why(ref, forward=True)
+
+
+def test_a_page_is_opened_at_the_port_that_really_is_used(wine, monkeypatch):
+    with pytest.raises(UsageError, match=r"does not run\. Start it: gyrostat up"):
+        wine.open("run/7")
+    from gyrostat.processes import runfiles
+
+    run = runfiles.RunFile("control", 1, 0.0, "0", 7123)
+    monkeypatch.setattr(runfiles, "alive", lambda state: {"control": run})
+    assert wine.open("run/7").facts == {"ref": "run/wine/7", "url": "http://127.0.0.1:7123/run/wine/7"}  # fmt: skip
+    assert str(wine.open()) == "http://127.0.0.1:7123/"

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from gyrostat_runtime.files import write_atomic
 
@@ -263,30 +264,53 @@ class Project:
         return f"{area:10} {text}"
 
     def changes(self, model: str | None = None, *, since: str = "24h") -> Told:
-        """What changed, newest first."""
+        """What changed, newest first; where users were harmed, also the changes closest before it, the closest first."""
+        from gyrostat.loop import harm
+
         name, moment = self.model(model), self._time(since)
-        found = [
-            e
-            for e in self.ledger.entries()
-            if e.at >= moment and self._is_of(e, name) and words.is_news(e)
-        ]
-        lines = [f"{times.local(e.at):>12}  {self.words(e)}" for e in reversed(found)]
+        known = [e for e in self.ledger.entries() if self._is_of(e, name) and words.is_news(e)]
+        found = [e for e in known if e.at >= moment]
+        seen = harm.onset(found)
+        closest = harm.closest(known, seen) if seen else []
         facts = {
             "model": name,
             "since": times.iso(moment),
+            "harm": self._event(seen) if seen else None,
+            "closest": [self._event(e) | {"before_s": seen.at - e.at} for e in closest] if seen else [],
             "changes": [self._event(e) for e in reversed(found)],
-        }
+        }  # fmt: skip
+        lines = told.harmed(facts)
+        lines += [f"{times.local(e.at):>12}  {self.words(e)}" for e in reversed(found)]
         return Told(
             tuple(lines or [f"{name}: nothing changed since {times.local(moment)}."]), facts
         )
 
-    def why(self, ref: str | RunTold) -> Told:
-        """Where a thing comes from, back to data, code, gates and approval; takes what `run` answered, too."""
+    def why(self, ref: str | RunTold, *, forward: bool = False) -> Told:
+        """Where a thing comes from, back to data, code, gates and approval.
+
+        Args:
+            ref: takes what `run` answered, too.
+            forward: what came of it instead: from a snapshot, run or version to how many predictions.
+        """
         from gyrostat.loop import lineage
 
-        ref = ref.ref if isinstance(ref, RunTold) else ref
-        chain = lineage.why(self.ledger, self.state, self.loaded, self.ref(ref))
-        return Told(tuple(told.chain(chain)), {"ref": str(self.ref(ref)), "chain": chain})
+        named = self.ref(ref.ref if isinstance(ref, RunTold) else ref)
+        follow = lineage.forward if forward else lineage.why
+        chain = follow(self.ledger, self.state, self.loaded, named)
+        return Told(tuple(told.chain(chain)), {"ref": str(named), "chain": chain})
+
+    def open(self, ref: str = "") -> Told:
+        """The address of a thing's page in the control room; without a ref, of the first page.
+
+        Raises:
+            UsageError: `up` does not run, so there is no page.
+        """
+        path = str(self.ref(ref)) if ref else ""
+        control = self.processes().get("control")
+        if control is None:
+            raise UsageError("The control room does not run. Start it: gyrostat up")
+        url = f"http://127.0.0.1:{control.port}/{quote(path)}"
+        return Told((url,), {"ref": path, "url": url})
 
     def who_served(self, model: str | None = None, *, at: str | None = None) -> Told:
         """Which versions answered at a time, by the routes that every server had said to answer by."""

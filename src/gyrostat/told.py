@@ -352,3 +352,16 @@ def chain(links: list[dict[str, Any]]) -> list[str]:
         f"{first['what']:11} {first['words']}",
         *(f"  {link['what']:9} {link['words']}" for link in rest),
     ]
+
+
+def harmed(facts: dict[str, Any]) -> list[str]:
+    """`changes`: what hurt, and what lies closest before it."""
+    seen = facts["harm"]
+    if not seen:
+        return []
+    lines = [f"harm   seen {_local(seen['at'])}: {seen['text']} ({seen['entry']}); it began before"]
+    lines += [
+        f"  {times.span(c['before_s']):>8} before  {c['area']:11} {c['text']} ({c['entry']})"
+        for c in facts["closest"]
+    ]
+    return lines if facts["closest"] else [*lines, "  nothing changed before it"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import gyrostat
+from gyrostat.cli.examples import EXAMPLES
 from gyrostat.errors import GyrostatError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ ORDER_OF_USE = [
     "why",
     "changes",
     "who-served",
+    "open",
     "approve",
     "reject",
     "roll-back",
@@ -42,6 +44,7 @@ ORDER_OF_USE = [
     "audit",
     "keys",
     "notify",
+    "completion",
     "demo",
 ]
 
@@ -112,7 +115,11 @@ def command(
                 default=None,
                 help="The project's folder; default: found upwards from here.",
             )(run)
-        return group.command(name)(run)
+        whole = name if group is cli else f"{group.name} {name}"
+        example = EXAMPLES.get(whole)
+        # \b keeps click from wrapping what is to be copied.
+        epilog = f"\b\nExample:\n  {example}" if example else None
+        return group.command(name, epilog=epilog)(run)
 
     return wrap
 
@@ -279,16 +286,21 @@ def status(*, project: Project, at: str | None, watch: bool, as_json: bool) -> T
 
 @command("why")
 @click.argument("ref")
-def why(*, project: Project, ref: str, as_json: bool) -> Told:
+@click.option(
+    "--forward",
+    is_flag=True,
+    help="What came of it: of a snapshot its runs, versions, and how many predictions.",
+)
+def why(*, project: Project, ref: str, forward: bool, as_json: bool) -> Told:
     """Where a thing comes from: run/7, version/4, snapshot/…, prediction/…, entry/184."""
-    return project.why(ref)
+    return project.why(ref, forward=forward)
 
 
 @command("changes")
 @click.argument("model", required=False)
 @click.option("--since", default="24h", show_default=True, help="10m, 6h, 3d or an ISO 8601 time.")
 def changes(*, project: Project, model: str | None, since: str, as_json: bool) -> Told:
-    """What changed, newest first."""
+    """What changed, newest first; where users were harmed, what lies closest before it stands on top."""
     return project.changes(model, since=since)
 
 
@@ -300,6 +312,19 @@ def changes(*, project: Project, model: str | None, since: str, as_json: bool) -
 def who_served(*, project: Project, model: str | None, at: str | None, as_json: bool) -> Told:
     """Which versions answered at a time, by the routes that were really applied."""
     return project.who_served(model, at=at)
+
+
+@command("open")
+@click.argument("ref", required=False, default="")
+def open_page(*, project: Project, ref: str, as_json: bool) -> Told:
+    """Print the address of a thing's page in the control room, and open it where there is a screen."""
+    import webbrowser
+
+    told = project.open(ref)
+    has_screen = sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if has_screen and sys.stdout.isatty() and not as_json:
+        webbrowser.open(told.facts["url"])
+    return told
 
 
 @command("approve")
@@ -513,6 +538,20 @@ def notify() -> None:
 def notify_test(*, project: Project, as_json: bool) -> Told:
     """Send each declared receiver a test message now."""
     return project.notify_test()
+
+
+@command("completion", needs_project=False)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(*, shell: str, as_json: bool) -> Told:
+    """Print what makes a shell complete our commands; evaluate it in the shell's start-up file."""
+    from click.shell_completion import get_completion_class
+
+    from gyrostat.terms import Told
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # click has all that the choice allows
+    script = kind(cli, {}, "gyrostat", "_GYROSTAT_COMPLETE").source()
+    return Told((script,), {"shell": shell, "script": script})
 
 
 @command("demo", needs_project=False)

@@ -1,8 +1,9 @@
-"""Where a thing comes from: from a prediction, version, run, snapshot or entry back to data, code, gates and approval."""
+"""Where a thing comes from, back to data, code, gates and approval; and what came of it, on to predictions."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from gyrostat.errors import UsageError
 from gyrostat.ledger import times, words
 from gyrostat.loop import reconcile, run
 from gyrostat.ports import Ledger
-from gyrostat.registry import bundles
+from gyrostat.registry import bundles, versions
 from gyrostat.terms import Entry, Ref
 
 Link = dict[str, Any]
+CLOCKS_S = 300.0
+"""That a server's clock may be behind the ledger's."""
 
 
 def why(ledger: Ledger, state: Path, loaded: config.Loaded, ref: Ref) -> list[Link]:
@@ -43,6 +46,61 @@ def why(ledger: Ledger, state: Path, loaded: config.Loaded, ref: Ref) -> list[Li
     raise UsageError(
         f"{ref} is no ref that has a why; ask of run/…, version/…, snapshot/…, prediction/… or entry/…."
     )
+
+
+def forward(ledger: Ledger, state: Path, loaded: config.Loaded, ref: Ref) -> list[Link]:
+    """What came of a snapshot, run or version: the thing itself first, then runs, versions, and how many predictions.
+
+    Raises:
+        UsageError: nothing of that name is known, or nothing can come of such a thing.
+    """
+    if ref.kind not in ("snapshot", "run", "version"):
+        raise UsageError(
+            f"Nothing is made of {ref}; ask --forward of snapshot/…, run/… or version/…."
+        )
+    head = why(ledger, state, loaded, ref)[0]
+    known = versions.read(ledger, ref.model).all
+    links: list[Link] = []
+    match ref.kind:
+        case "snapshot":
+            id = head["ref"].rpartition("/")[2]
+            runs = dict.fromkeys(
+                e.stream for e in ledger.mentions(id) if e.kind in ("snapshotted", "checks_failed")
+            )
+            for stream in runs:
+                entries = ledger.tail(stream)
+                text = f"{stream}: {reconcile.facts_of(ledger, stream).state}{_ending(entries)}"
+                links.append({"what": "run", "ref": stream, "words": text})
+            made = [v for v in known if v.snapshot == id]
+        case "run":
+            made = [v for v in known if v.run == str(ref)]
+        case _:
+            made = [v for v in known if v.ref == str(ref)]
+    if not made:
+        return [head, *links, {"what": "versions", "ref": "", "words": "none came of it"}]
+    return [head, *links, *_answered(state, ref.model, made)]
+
+
+def _answered(state: Path, model: str, made: list[versions.Version]) -> list[Link]:
+    """Each version with its predictions in the log."""
+    answered, shadow = Counter[str](), Counter[str]()
+    bundles_made = {v.bundle for v in made}
+    first = min(v.created_at for v in made) - CLOCKS_S
+    for frame in log.read(state / "log" / model, since=first):
+        if frame.bundle in bundles_made:
+            (shadow if frame.arm == "shadow" else answered)[frame.bundle] += frame.n
+    links: list[Link] = []
+    for v in made:
+        status = str(v.status).replace("_", " ")
+        text = f"{v.ref}, {status}{': ' + v.cause if v.cause else ''}: {answered[v.bundle]:,} predictions"
+        if shadow[v.bundle]:
+            text += f", and {shadow[v.bundle]:,} in shadow, which answered nobody"
+        links.append({
+            "what": "version", "ref": v.ref, "words": text, "predictions": answered[v.bundle], "shadow": shadow[v.bundle],
+        })  # fmt: skip
+    total = sum(answered[bundle] for bundle in bundles_made)
+    text = f"{total:,} in the log, which is kept for monitoring.keep"
+    return [*links, {"what": "together", "ref": "", "words": text, "predictions": total}]
 
 
 def _prediction(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
