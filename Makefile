@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check lint types format bench bench-rollback soak clean
+.PHONY: help install demo test test-all check lint types format bench bench-rollback soak chaos clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ bench-rollback: $(STAMP)  ## From fault to finished rollback at 100 requests a s
 
 soak: $(STAMP)  ## 30,000 simulated histories, with a table of what was tried and what held (ARGS="1000": fewer)
 	$(BIN)/python -m tests.loop.simulation $(or $(ARGS),30000)
+
+chaos: $(STAMP)  ## kill -9 at every point of a release and at 1,000 random instants (ARGS="50": fewer)
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:  ## Remove the set-up and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gyrostat
-from gyrostat.processes import following, runfiles, supervisor
+from gyrostat.processes import following, supervisor
 from gyrostat.processes.supervisor import Supervisor, bind
 
 ROOT = Path(__file__).parents[2]
@@ -156,17 +155,26 @@ class Rig:
             return (self.state / "run" / f"{name}.log").read_text()[-2000:]
         return ""
 
-    def release(self, alpha: float) -> int:
-        """Ask for a candidate of another kind and wait until it is champion; the position before."""
+    def ask_for(self, alpha: float) -> None:
+        """Ask for a candidate of another kind."""
         config = self.folder / "config" / "config.yaml"
-        before, version = self.project.ledger.position(), self.version()
         config.write_text(CONFIG.replace("alpha: 1.0", f"alpha: {alpha}"))
         subprocess.run(
             [sys.executable, "-m", "gyrostat.cli.main", "run", "--no-wait", "--key", f"alpha-{alpha}"],
             cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=200,
         )  # fmt: skip
+
+    def release(self, alpha: float) -> int:
+        """Ask for a candidate and wait until it is champion; the position before."""
+        before, version = self.project.ledger.position(), self.version()
+        self.ask_for(alpha)
         self.wait("the release", lambda: self.version() > version and self.is_at_rest())
         return before
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is on its way, released or not."""
+        open_streams = [s for s in self.project.ledger.streams() if s.startswith("run/")]
+        return not open_streams and self.picture()["candidate"] is None
 
     def picture(self) -> dict[str, Any]:
         return self.project.status().facts["models"]["homes"]
@@ -218,11 +226,3 @@ class Rig:
             path.write_text(json.dumps({"every": every, "phase": phase + len(self.points())}))
         else:
             path.unlink(missing_ok=True)
-
-    def kill(self, name: str) -> int:
-        """Kill -9 a process of this project by its name; its pid."""
-        run = runfiles.read(self.state, name)
-        assert run is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(run.pid, signal.SIGKILL)
-        return run.pid

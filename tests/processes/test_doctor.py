@@ -32,10 +32,11 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setenv("TEST_HOOK", "https://chat.example/")
     monkeypatch.setattr(doctor, "DISK_WARNING", 0)
     monkeypatch.setattr(doctor, "DISK_FAULT", 0)
+    monkeypatch.setattr(doctor.sandbox, "version", lambda: doctor.sandbox.HOLDS_SIGNALS)
     return Made(tmp_path)
 
 
-CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "processes", "ports", "notify", "audit"}  # fmt: skip
+CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "processes", "ports", "notify", "audit", "sandbox"}  # fmt: skip
 
 
 def test_of_a_project_at_rest_only_that_it_rests_is_said(made):
@@ -112,6 +113,12 @@ def test_what_others_may_read_or_write(made, path, mode):
 def test_a_full_disk(made, monkeypatch):
     monkeypatch.setattr(doctor, "DISK_FAULT", 10**18)
     assert "a full disk stops" in made.finds("disk").what
+
+
+@pytest.mark.parametrize(("version", "says"), [(0, "no Landlock"), (4, "signals")])
+def test_a_training_that_nothing_holds(made, monkeypatch, version, says):
+    monkeypatch.setattr(doctor.sandbox, "version", lambda: version)
+    assert says in made.finds("sandbox", "warning").what
 
 
 def test_another_version_of_what_a_model_runs_on(made, monkeypatch):

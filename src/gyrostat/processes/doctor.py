@@ -32,6 +32,7 @@ from gyrostat.loop.stuck import stuck
 from gyrostat.processes import anchoring, runfiles
 from gyrostat.processes.supervisor import by_whom
 from gyrostat.registry import bundles
+from gyrostat.training import sandbox
 
 DISK_FAULT, DISK_WARNING = 200_000_000, 2_000_000_000
 CLOCK_S = 5.0
@@ -88,6 +89,7 @@ def _examine(state: Path, loaded: config.Loaded | None) -> list[Finding]:
         ("bundles", lambda: _bundles(state)),
         ("versions", lambda: _versions(state)),
         ("processes", lambda: _processes(running)),
+        ("sandbox", _sandbox),
     ]
     if loaded is not None:
         looks.append(("ports", lambda: iter(_ports(loaded, running))))
@@ -199,6 +201,23 @@ def _disk(state: Path) -> Iterator[Finding]:
             answer,
             f"{what}; a full disk stops training, the record and logs, not predictions",
             command,
+        )
+
+
+def _sandbox() -> Iterator[Finding]:
+    known = sandbox.version()
+    if not known:
+        what = "this system has no Landlock: a training can write and read whatever its user can"
+        yield Finding(
+            "sandbox", "warning", what, "run on Linux 5.13 or newer, or as a user of its own"
+        )
+    elif known < sandbox.HOLDS_SIGNALS:
+        what = "trainings are held to their own folder; this kernel's Landlock does not hold their signals"
+        yield Finding("sandbox", "warning", what, "run on Linux 6.12 or newer")
+    else:
+        yield _ok(
+            "sandbox",
+            "trainings write to their own folder only and read no key; the network is not held",
         )
 
 

@@ -8,7 +8,7 @@ A process that has entered, and all it starts, for as long as they live:
 - sends signals to nobody outside (from Landlock's version 6 on), and cannot look into other processes.
 
 It does not limit the network. Where there is no Landlock (macOS, kernels before 5.13), `version()` is 0 and nothing is held;
-`gyrostat up` says so.
+`gyrostat doctor` says so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pathlib import Path
 CREATE, ADD, RESTRICT = 444, 445, 446
 """Numbers of the system calls, the same on all of Linux's machines."""
 PR_SET_NO_NEW_PRIVS = 38
+HOLDS_SIGNALS = 6
+"""The version from which on signals are held too."""
 RULE_PATH_BENEATH, CREATE_VERSION, SCOPE_SIGNAL = 1, 1, 2
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -57,7 +59,7 @@ def enter(*, writable: Iterable[Path], hidden: Iterable[Path] = ()) -> bool:
     writes = WRITE_FILE | MAKE_AND_REMOVE
     writes |= REFER if known >= 2 else 0
     writes |= TRUNCATE if known >= 3 else 0
-    words = [READ | writes, 0, SCOPE_SIGNAL if known >= 6 else 0]
+    words = [READ | writes, 0, SCOPE_SIGNAL if known >= HOLDS_SIGNALS else 0]
     attribute = struct.pack("=QQQ", *words)[: 8 if known < 4 else 16 if known < 6 else 24]
     libc = _libc()
     ruleset = libc.syscall(CREATE, attribute, len(attribute), 0)
