@@ -951,30 +951,47 @@ class Project:
         say("everything ended; start again with: gyrostat up")
         return Told((), {"is_ended": True})
 
-    def serve(self, *, port: int | None = None, say: Say = print) -> Told:
-        """The model server alone, in this process, from what is on disk.
+    def serve(self, *, host: str | None = None, port: int | None = None, say: Say = print) -> Told:
+        """The model server alone, in this process, from what is on disk; as a container of SageMaker or Vertex AI too.
+
+        Args:
+            host: An address other than loopback needs a token in `GYROSTAT_TOKEN`.
+            port: Without it `AIP_HTTP_PORT` decides, then `server.port`.
 
         Raises:
             TakenError: the port is taken.
+            UsageError: the address needs a token, or an `AIP_*` variable makes no sense.
         """
         from gyrostat_runtime import keys
 
         from gyrostat.processes.supervisor import bind
+        from gyrostat.serving.access import token_for
         from gyrostat.serving.server import serve
+        from gyrostat.serving.vertex import Vertex
 
         declaration = self.loaded.declaration
+        host = host or declaration.server.host
+        token, vertex = token_for(host, os.environ), Vertex.from_environ(os.environ)
         if "server-0" in self.processes():
             raise TakenError("The model server runs already (`gyrostat up`). Nothing was started.")
         sock = bind(
-            declaration.server.host,
-            port or declaration.server.port,
+            host,
+            port or vertex.port or declaration.server.port,
             setting="server.port",
             option="--port",
         )
         keys.create_keys(self.state / "keys")
-        say(f"predictions http://127.0.0.1:{sock.getsockname()[1]}   Ctrl-C ends it")
+        say(f"predictions http://{host}:{sock.getsockname()[1]}   Ctrl-C ends it")
         models = {name: m.serving for name, m in declaration.models.items()}
-        serve(self.state, sock=sock, worker="serve-0", settings=declaration.server, models=models)
+        serve(
+            self.state,
+            sock=sock,
+            worker="serve-0",
+            settings=declaration.server,
+            models=models,
+            token=token,
+            vertex=vertex,
+        )
         return Told((), {"is_ended": True})
 
 

@@ -394,10 +394,11 @@ def labels(*, project: Project, file: str, model: str | None, as_json: bool) -> 
 
 
 @command("serve")
-@click.option("--port", type=int, default=None, help="Default: server.port.")
-def serve(*, project: Project, port: int | None, as_json: bool) -> Told:
+@click.option("--port", type=int, default=None, help="Default: AIP_HTTP_PORT, or server.port.")
+@click.option("--host", default=None, help="Other than 127.0.0.1 needs a token in GYROSTAT_TOKEN.")
+def serve(*, project: Project, port: int | None, host: str | None, as_json: bool) -> Told:
     """The model server alone, from what is on disk."""
-    return project.serve(port=port, say=talk(as_json))
+    return project.serve(host=host, port=port, say=talk(as_json))
 
 
 @cli.group("data")

@@ -18,7 +18,13 @@ from gyrostat.config.grammar import GRAMMAR, SHIELDED, is_model_name
 from gyrostat.errors import ConfigError, NotYetError, UsageError
 
 PREFIX = "GYROSTAT_"
-NOT_CONFIG = {"GYROSTAT_ENV", "GYROSTAT_DEBUG", "GYROSTAT_REQUIRE_SERVERS", "GYROSTAT_SOCKETS"}
+NOT_CONFIG = {
+    "GYROSTAT_ENV",
+    "GYROSTAT_DEBUG",
+    "GYROSTAT_REQUIRE_SERVERS",
+    "GYROSTAT_SOCKETS",
+    "GYROSTAT_TOKEN",
+}
 MAIN = "config/config.yaml"
 NO_ENVIRONMENTS = {"config", "checks"}
 """Files in `config/` that are no overlay."""

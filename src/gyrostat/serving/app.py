@@ -17,16 +17,23 @@ from starlette.routing import Route
 from gyrostat.serving import open_inference
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
 from gyrostat.serving.arms import Served
-from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, Form
+from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, VERTEX, Form
 from gyrostat.serving.http import KEY_HEADER, check_content
 from gyrostat.serving.labels import LabelLog, read_labels
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
+from gyrostat.serving.vertex import Vertex
 
 _log = logging.getLogger(__name__)
 PATHS = "POST /invocations, /predict, /v2/models/<model>/infer, /labels, GET /health, /ping, /ready, /version, /status, /v2"
 
 
-def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes: int) -> Starlette:
+def make_app(
+    models: Models,
+    label_logs: dict[str, LabelLog],
+    *,
+    max_body_bytes: int,
+    vertex: Vertex = Vertex(),  # noqa: B008 - frozen
+) -> Starlette:
     """The app of one server process."""
 
     async def answer(request: Request, model: Model, form: Form) -> Response:
@@ -45,6 +52,11 @@ def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes:
         model = models.get(request.path_params.get("model", ""), path="/predict")
         check_content(request.scope["headers"])
         return await answer(request, model, RECORDS)
+
+    async def vertex_predict(request: Request) -> Response:
+        model = models.get("", path="/invocations")
+        check_content(request.scope["headers"])
+        return await answer(request, model, VERTEX)
 
     async def v2_server(request: Request) -> Response:
         found = {"name": "gyrostat", "version": version("gyrostat"), "extensions": []}
@@ -163,8 +175,14 @@ def make_app(models: Models, label_logs: dict[str, LabelLog], *, max_body_bytes:
             )
         )
 
+    named: list[Route] = []
+    if vertex.health_route:
+        named.append(Route(vertex.health_route, ready))
+    if vertex.predict_route:
+        named.append(Route(vertex.predict_route, vertex_predict, methods=["POST"]))
     return Starlette(
         routes=[
+            *named,
             Route("/invocations", invocations, methods=["POST"]),
             Route("/invocations/{model}", invocations, methods=["POST"]),
             Route("/predict", predict, methods=["POST"]),

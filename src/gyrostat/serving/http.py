@@ -15,6 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gyrostat.serving.access import is_allowed
 from gyrostat.serving.answers import Answer, Refusal, error, wire
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 
@@ -30,6 +31,8 @@ class HotProtocol(HttpToolsProtocol):
     models: Models
     hot_bytes: int = INLINE_BYTES
     """A larger body goes the long way, where it is answered aside or refused."""
+    token: bytes = b""
+    """What a request must carry; one that does not goes the long way, where it is refused."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -158,6 +161,8 @@ class HotProtocol(HttpToolsProtocol):
                 self._key = value
             elif name == b"content-encoding":
                 return None
+        if self.token and not is_allowed(self.headers, self.token):
+            return None
         return model if is_json else None
 
     def _is_busy(self) -> bool:

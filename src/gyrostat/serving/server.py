@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from gyrostat.serving.access import Door
 from gyrostat.serving.app import make_app
 from gyrostat.serving.http import HotProtocol
 from gyrostat.serving.labels import LabelLog
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 from gyrostat.serving.settings import ServerSettings, ServingSettings
+from gyrostat.serving.vertex import Vertex
 
 _log = logging.getLogger(__name__)
 GRACE_S = 3
@@ -34,6 +37,8 @@ def serve(
     worker: str,
     settings: ServerSettings,
     models: Mapping[str, ServingSettings],
+    token: str = "",
+    vertex: Vertex = Vertex(),  # noqa: B008 - frozen
 ) -> None:
     """Answer requests on a listening socket until SIGTERM or SIGINT; then finish what is in hand and return.
 
@@ -41,6 +46,7 @@ def serve(
 
     Args:
         worker: The name of this process among the server's workers, and of its part of the logs.
+        token: What every request must carry, but those for health; empty: nothing.
 
     Raises:
         RuntimeFault: there is no key for personal columns.
@@ -59,12 +65,21 @@ def serve(
         ]
         logs = {name: LabelLog(state, name, worker, sync_s=settings.log_sync_s) for name in models}
         all_models = Models(made, worker=worker)
+        app: ASGIApp = make_app(
+            all_models, logs, max_body_bytes=settings.max_body_bytes, vertex=vertex
+        )
+        if token:
+            app = Door(app, token, [vertex.health_route] if vertex.health_route else [])
         config = uvicorn.Config(
-            make_app(all_models, logs, max_body_bytes=settings.max_body_bytes),
+            app,
             http=type(
                 "Protocol",
                 (HotProtocol,),
-                {"models": all_models, "hot_bytes": min(INLINE_BYTES, settings.max_body_bytes)},
+                {
+                    "models": all_models,
+                    "hot_bytes": min(INLINE_BYTES, settings.max_body_bytes),
+                    "token": token.encode(),
+                },
             ),
             loop="uvloop",
             ws="none",
