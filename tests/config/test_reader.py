@@ -164,6 +164,7 @@ def test_variables_of_ours_that_are_no_settings_and_those_of_others_are_left_alo
         "GYROSTAT_DEBUG": "1",
         "GYROSTAT_REQUIRE_SERVERS": "1",
         "GYROSTAT_TOKEN": "a-secret-of-the-server",
+        "GYROSTAT_HOST": "0.0.0.0",
         "PATH": "/bin",
         "NOGYROSTAT_X": "1",
     }

@@ -24,6 +24,7 @@ NOT_CONFIG = {
     "GYROSTAT_REQUIRE_SERVERS",
     "GYROSTAT_SOCKETS",
     "GYROSTAT_TOKEN",
+    "GYROSTAT_HOST",
 }
 MAIN = "config/config.yaml"
 NO_ENVIRONMENTS = {"config", "checks"}

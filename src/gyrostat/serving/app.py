@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gyrostat.serving import open_inference
+from gyrostat.serving import metrics, open_inference
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
 from gyrostat.serving.arms import Served
 from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, VERTEX, Form
@@ -24,7 +25,7 @@ from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 from gyrostat.serving.vertex import Vertex
 
 _log = logging.getLogger(__name__)
-PATHS = "POST /invocations, /predict, /v2/models/<model>/infer, /labels, GET /health, /ping, /ready, /version, /status, /v2"
+PATHS = "POST /invocations, /predict, /v2/models/<model>/infer, /labels, GET /health, /ping, /ready, /version, /status, /metrics, /v2"
 
 
 def make_app(
@@ -35,6 +36,7 @@ def make_app(
     vertex: Vertex = Vertex(),  # noqa: B008 - frozen
 ) -> Starlette:
     """The app of one server process."""
+    http_errors: Counter[tuple[str, int]] = Counter()
 
     async def answer(request: Request, model: Model, form: Form) -> Response:
         body = await _body(request, max_body_bytes)
@@ -126,6 +128,12 @@ def make_app(
     async def release(request: Request) -> Response:
         return _response(Answer(200, encode({"gyrostat": version("gyrostat")})))
 
+    async def counts(request: Request) -> Response:
+        page = metrics.write(
+            models.by_name, http_errors, worker=models.worker, version=version("gyrostat")
+        )
+        return Response(page, headers={"content-type": metrics.TYPE})
+
     async def status(request: Request) -> Response:
         found: dict[str, Any] = {
             "worker": models.worker,
@@ -136,6 +144,7 @@ def make_app(
 
     async def refusal(request: Request, fault: Exception) -> Response:
         assert isinstance(fault, Refusal)
+        http_errors[fault.code, fault.status] += 1
         return _response(fault.answer(_request_id()))
 
     async def http_error(request: Request, fault: Exception) -> Response:
@@ -148,6 +157,7 @@ def make_app(
         else:
             message = "this request is refused"
         code = {404: "http.no_such_path", 405: "http.method"}.get(fault.status_code, "http.refused")
+        http_errors[code, fault.status_code] += 1
         return _response(
             error(fault.status_code, code, message, at="", request_id=_request_id(), allow=allow)
         )
@@ -200,6 +210,7 @@ def make_app(
             Route("/ready", ready),
             Route("/version", release),
             Route("/status", status),
+            Route("/metrics", counts),
         ],
         exception_handlers={
             Refusal: refusal,

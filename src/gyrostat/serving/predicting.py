@@ -24,6 +24,7 @@ from gyrostat_runtime.session import Predictions
 from gyrostat.serving.answers import Answer, Refusal, error
 from gyrostat.serving.arms import Arm, Served
 from gyrostat.serving.forms import INVOCATIONS, Form
+from gyrostat.serving.metrics import Meter
 from gyrostat.serving.routes import Receiver
 from gyrostat.serving.settings import ServingSettings
 
@@ -61,6 +62,7 @@ class Model:
         self.n_refused = 0
         """Requests that it does not accept: the caller's fault, no prediction."""
         self.n_errors = 0
+        self.meter = Meter()
         self._pool = pool
         self._in_threads = 0
         self._shadow = _Shadow(self)
@@ -70,6 +72,21 @@ class Model:
     def served(self) -> Served | None:
         """What it answers with now."""
         return self.receiver.served
+
+    @property
+    def n_in_flight(self) -> int:
+        """Requests that other threads answer now, the waiting ones among them."""
+        return self._in_threads
+
+    @property
+    def n_shadow_waiting(self) -> int:
+        """Copies that wait for shadow arms."""
+        return self._shadow.n_waiting
+
+    @property
+    def n_shadow_dropped(self) -> int:
+        """Copies that shadow arms never saw."""
+        return self._shadow.n_dropped
 
     @property
     def is_inline(self) -> bool:
@@ -82,12 +99,12 @@ class Model:
         started = time.perf_counter()
         served, id = self._begin()
         if served is None:
-            return self._not_released(id)
+            return self._not_released(id, form)
         arm = served.choose(key)
         try:
             table = self._read(body, served.champion, form)
         except InputFault as fault:
-            return self._refused(fault, id)
+            return self._refused(fault, id, form)
         result = self._ask(arm, served, table, body, form)
         return self._finish(id, started, served, arm, table, result, body, key, form)
 
@@ -96,8 +113,9 @@ class Model:
         started = time.perf_counter()
         served, id = self._begin()
         if served is None:
-            return self._not_released(id)
+            return self._not_released(id, form)
         if self._in_threads >= _MOST_IN_THREADS:
+            self.meter.refuse(form.route, 503, "serving.overloaded")
             return Refusal(
                 503,
                 "serving.overloaded",
@@ -117,7 +135,7 @@ class Model:
                 else:
                     table = self._read(body, served.champion, form)
             except InputFault as fault:
-                return self._refused(fault, id)
+                return self._refused(fault, id, form)
             result = await run(self._pool, self._ask, arm, served, table, body, form)
             return self._finish(id, started, served, arm, table, result, body, key, form)
         finally:
@@ -174,7 +192,8 @@ class Model:
     def _begin(self) -> tuple[Served | None, str]:
         return self.receiver.served, self.writer.next_id(time.time())
 
-    def _not_released(self, id: str) -> Answer:
+    def _not_released(self, id: str, form: Form) -> Answer:
+        self.meter.refuse(form.route, 503, "serving.no_champion")
         return Refusal(
             503,
             "serving.no_champion",
@@ -187,7 +206,8 @@ class Model:
         s = self.settings
         return form.read(body, arm.loaded.schema, missing=s.missing, new_category=s.new_category)
 
-    def _refused(self, fault: InputFault, id: str) -> Answer:
+    def _refused(self, fault: InputFault, id: str, form: Form) -> Answer:
+        self.meter.refuse(form.route, fault.status, fault.code)
         self.n_refused += 1
         return error(fault.status, fault.code, fault.message, at=fault.at, request_id=id)
 
@@ -224,11 +244,12 @@ class Model:
         else:
             answer = result.as_error(id, spec.version)
             self.n_errors += 1
+            self.meter.errors[form.route, result.code] += 1
         self.n_requests += 1
         hashed = self._hashed(key.decode("latin-1")) if key else ""
-        self._log(
-            id, served, arm, spec.role, result, table.n, time.perf_counter() - started, hashed
-        )
+        latency_s = time.perf_counter() - started
+        self.meter.answer(form.route, spec.role, spec.version, answer.status, latency_s)
+        self._log(id, served, arm, spec.role, result, table.n, latency_s, hashed)
         for shadow in served.shadows:
             self._shadow.add((id, served, shadow, table, body, hashed, form))
         return answer
@@ -263,7 +284,7 @@ class Model:
             frame.outputs = predictions.values
             frame.scores = _scores(predictions, arm)
         else:
-            frame.error = getattr(result.fault, "code", "serving.internal")
+            frame.error = result.code
         self.writer.append(frame)
 
     def _masked(self, table: Rows, arm: Arm) -> list[list[Any]]:
@@ -297,6 +318,11 @@ class _Result:
         fault: Exception | None,
     ) -> None:
         self.table, self.predictions, self.status, self.fault = table, predictions, status, fault
+
+    @property
+    def code(self) -> str:
+        """Of the error."""
+        return getattr(self.fault, "code", "serving.internal")
 
     def as_error(self, id: str, version: int) -> Answer:
         fault = self.fault
@@ -347,6 +373,10 @@ class _Shadow:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        return self._queue.qsize()
 
     def add(self, copy: _Copy) -> None:
         """On the event loop."""
