@@ -170,3 +170,21 @@ def test_a_page_is_opened_at_the_port_that_really_is_used(wine, monkeypatch):
     monkeypatch.setattr(runfiles, "alive", lambda state: {"control": run})
     assert wine.open("run/7").facts == {"ref": "run/wine/7", "url": "http://127.0.0.1:7123/run/wine/7"}  # fmt: skip
     assert str(wine.open()) == "http://127.0.0.1:7123/"
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_the_notebook_becomes_a_candidate_and_says_so(tmp_path):
+    from loop.test_tasks import Project, a_pipeline
+
+    Project(tmp_path).do("snapshot")
+    homes, said = gyrostat.Project(tmp_path), []
+    rows = homes.data.open(side="train")
+    X, y = rows.select("rooms", "humidity", "city"), rows["price"]
+    run = homes.offer(a_pipeline(X.to_pandas(), y.to_numpy()), X, y, actor="kim", say=said.append)
+    assert (run.exit_code, run.facts["outcome"]) == (0, "offered"), said
+    assert run.gates["rmse"].answer == "accept"
+    assert any("Pipeline, offered from a notebook" in line for line in said)
+    assert "asked by kim" in str(homes.why(run))
+    # Who reads the ledger sees that nothing was trained here.
+    (wanted,) = [e for e in homes.ledger.entries() if e.kind == "triggered"]
+    assert wanted.body["offered"]

@@ -864,6 +864,37 @@ class Project:
         )
         return self._with_gates(made)
 
+    def offer(
+        self, model: Any, X: Any, y: Any, *, name: str | None = None, wait: bool = True, reason: str = "", actor: str = "",
+        say: Say = print,
+    ) -> RunTold:  # fmt: skip
+        """A fitted model becomes a candidate: a run that opens it in a clean process instead of training one.
+
+        The run packs, judges and releases it as any other. Guaranteed: no row of `X` is one that candidates are judged by
+        (else the run fails and says how many), and the model opens and predicts without this notebook. Not guaranteed: that
+        it was fitted on `X` and nothing else; only a training that the loop does itself shows that. The record says that it
+        was offered, and by whom. Of several offers that wait for a run, the last counts.
+
+        Args:
+            model: fitted, with `predict`; what it was made of must be installed, in the project, or in the notebook itself.
+            X: the rows it was fitted on, a pandas or Polars frame with the columns that the model sees.
+            y: their labels.
+            name: the project's model that it is a candidate for; may be left out where there is one.
+
+        Raises:
+            UsageError: it cannot be offered; nothing was changed.
+        """
+        from gyrostat.processes import following
+        from gyrostat.training import offer
+
+        wanted = self.model(name)
+        kept = offer.keep(self.state, wanted, model, X, y)
+        made = following.run(
+            self, wanted, wait=wait, key=None, refused_ok=False, reason=reason or f"{kept.what} offered from a notebook",
+            actor=actor or whoami(), say=say, offered=kept.digest,
+        )  # fmt: skip
+        return self._with_gates(made)
+
     def _with_gates(self, made: Told) -> RunTold:
         stream = made.facts.get("run")
         entries = self.ledger.tail(stream) if stream else []

@@ -248,3 +248,8 @@ def test_every_state_has_an_answer_to_having_seen_nothing_and_survives_a_checkpo
     assert (state in ENDED) == any(key == (state, "closed") for key in run.TRANSITIONS)
     full = at(State.UNDECIDED)
     assert run.thaw(json.loads(json.dumps(freeze(full)))) == full
+
+
+def test_an_offered_model_is_named_to_the_training_and_a_run_without_one_says_nothing_of_it():
+    assert decide(on(asked(offered="m1"))).spec["offered"] == "m1"
+    assert "offered" not in decide(on(asked())).spec

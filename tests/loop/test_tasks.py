@@ -1,5 +1,6 @@
 """The work of one run on a small project on disk, as the loop has it done: by real processes, each from its spec."""
 
+import importlib
 import json
 import random
 import time
@@ -18,6 +19,7 @@ from gyrostat.loop import tasks
 from gyrostat.loop.assemble import Declarations, LocalWorld
 from gyrostat.registry import bundles
 from gyrostat.terms import Answer
+from gyrostat.training import offer
 
 DEADLINE_S = 240.0
 RUN = "run/homes/1"
@@ -211,3 +213,50 @@ def test_a_script_finds_its_file_as_the_source_has_it_with_the_training_rows_alo
 
     assert len(lines) == seen["n_train"]
     assert {values(line) for line in lines} < {values(line) for line in was}
+
+
+def offered(project, snapshot, model, side="train"):
+    """The training of a run that takes a model from a notebook."""
+    rows = snapshots.read(project.state, "homes", snapshot)
+    rows = rows.filter(rows["_side"] == side)
+    X, y = rows.select("rooms", "humidity", "city").to_pandas(), rows["price"].to_numpy()
+    kept = offer.keep(project.state, "homes", model(X, y), X, y)
+    return project.do("training", snapshot=snapshot, offered=kept.digest)
+
+
+def a_pipeline(X, y):
+    scope = {}
+    exec(TRAIN, scope)
+    return scope["train"](X.assign(price=y), {"target": "price", "fit_intercept": True})
+
+
+def test_an_offered_model_is_packed_and_judged_as_a_trained_one(project, run):
+    snapshot = run["snapshot"]["made"]
+    training = offered(project, snapshot, a_pipeline)
+    assert training.get("cause") is None
+    assert training["run"] == "Pipeline, offered from a notebook"
+    assert training["offered"]["n_train"] == training["n_rows"] == run["snapshot"]["n_train"]
+    pack = project.do("pack", snapshot=snapshot, training_seq=project.seq)
+    assert pack["flavour"] == "onnx", pack
+    card = (bundles.path(project.state, pack["made"]) / "card.md").read_text()
+    assert "Fitted elsewhere and offered" in card
+    assert "never trained on" not in card
+    evidence = project.do("evaluation", snapshot=snapshot, bundle=pack["made"])["evidence"]
+    assert evidence["n_heldout"] == run["snapshot"]["n_heldout"]
+
+
+def test_a_model_offered_with_rows_that_judge_it_is_refused(project, run):
+    training = offered(project, run["snapshot"]["made"], a_pipeline, side="heldout")
+    assert training["status"] == "failed"
+    assert "offered rows are held out" in training["cause"]
+
+
+def test_the_module_that_an_offered_model_lacks_is_named(project, run, tmp_path, monkeypatch):
+    (tmp_path / "beside_the_notebook.py").write_text(
+        "class Flat:\n    def predict(self, X):\n        return [0.0] * len(X)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    flat = importlib.import_module("beside_the_notebook").Flat
+    training = offered(project, run["snapshot"]["made"], lambda X, y: flat())
+    assert "needs the module 'beside_the_notebook'" in training["cause"]
+    assert "put its file under src/" in training["cause"]

@@ -60,6 +60,18 @@ def test_a_trigger_opens_a_run_which_hears_who_asked_and_what_is_barred():
     assert f.owes == (Tell(RUN, "run_asked", f"{STREAM}#{f.seq}", asked),)
 
 
+def test_an_offered_model_goes_to_the_next_run_and_to_no_later_one():
+    offered = {"by": "person", "why": "", "actor": "kim", "offered": "m2"}
+    first = then(Facts(STREAM), "triggered", offered | {"offered": "m1"})
+    # The last offer counts, and what else wants a run meanwhile does not push it out.
+    f = on(triggered(then(first, "triggered", offered)))
+    assert f.owes[0].body["offered"] == "m2"
+    f = on(f, {"told": f.owes[0].key})
+    f = on(then(f, "run_closed", {"run": RUN, "outcome": "offered"}))
+    f = on(triggered(f, "person"), now=1e6)
+    assert "offered" not in f.owes[0].body
+
+
 def test_ten_triggers_want_one_run_and_those_that_come_meanwhile_one_more():
     f = Facts(STREAM)
     for _ in range(10):

@@ -73,6 +73,8 @@ class Triggered(Body):
     """decay, drift, new_data; person and first wait for the budget and know no cooldown."""
     why: str = ""
     actor: str = ""
+    offered: str = ""
+    """Digest of a model that was fitted elsewhere; empty: the run trains one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class RunAsked(Body):
     by: str = ""
     why: str = ""
     actor: str = ""
+    offered: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ class Facts(life.Facts):
     by: str = ""
     why: str = ""
     actor: str = ""
+    offered: str = ""
+    """Digest of the model that stands in for a training; empty: train one."""
     is_stopped: bool = False
     stopped_by: str = ""
     attempt: int = 0
@@ -125,6 +127,7 @@ def fold(facts: Facts, entry: Entry) -> Facts:
             return replace(
                 facts, is_asked=True, barred=(*facts.barred, *body["barred"]),
                 by=body.get("by", ""), why=body.get("why", ""), actor=body.get("actor", ""),
+                offered=body.get("offered", ""),
             )  # fmt: skip
         case "snapshot_barred":
             return replace(facts, barred=(*facts.barred, body["snapshot"]))
@@ -222,6 +225,8 @@ def _work(f: Facts, seen: dict[str, Any], terms: RunTerms, now: float) -> Action
                 "training_seq": f.training_seq,
                 "bundle": f.bundle,
             }
+            if f.offered:
+                spec["offered"] = f.offered
             return Start(what, f.key, inputs, {**spec, "declaration": f.declaration, "by": f.by})
         case "running" if seen["silent_s"] < terms.silence_s:
             return Wait(now + LOOK_S)

@@ -69,21 +69,26 @@ def _rows(spec: dict[str, Any]) -> tuple[Any, Schema, dict[str, Any]]:
 
 
 def training(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """Fit on the training side; scripts find a source that holds these rows only."""
+    """Fit on the training side; scripts find a source that holds these rows only. An offered model is opened instead."""
     from gyrostat.data import frames
     from gyrostat.data.settings import SourceSettings
-    from gyrostat.training import fit
+    from gyrostat.training import fit, offer
 
     settings = _settings(spec)
     rows, schema, _ = _rows(spec)
     train = rows.filter(rows["_side"] == "train")
-    raw = None
-    if fit.is_script(settings.train):
+    raw, offered, compared = None, None, {}
+    features = frames.features(train, schema)
+    if digest := spec.get("offered"):
+        offered = offer.read(Path(spec["state"]), spec["model"], digest)
+        heldout = frames.features(rows.filter(rows["_side"] == "heldout"), schema)
+        compared = offer.compare(offered, features, heldout)
+    elif fit.is_script(settings.train):
         source: SourceSettings = settings.data.source
         raw = (Path(source.path), _in_its_format(train, schema, source))
     fit.prepare(
-        folder, frame=frames.features(train, schema), labels=frames.target(train, schema), schema=schema,
-        settings=settings.train, raw=raw,
+        folder, frame=features, labels=frames.target(train, schema), schema=schema,
+        settings=settings.train, raw=raw, offered=offered.model if offered else None,
     )  # fmt: skip
     result = fit.fit(
         folder,
@@ -92,6 +97,13 @@ def training(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         settings=settings.train,
         environ=dict(os.environ),
     )
+    if offered:
+        named = f"{offered.what}, offered from a notebook"
+        return result | {
+            "n_rows": offered.n_rows,
+            "run": named,
+            "offered": {"digest": offered.digest, **compared},
+        }
     return result | {"n_rows": train.height}
 
 

@@ -138,6 +138,7 @@ def run(
     reason: str,
     actor: str,
     say: Say,
+    offered: str = "",
 ) -> Told:
     """Ask for a candidate and follow it: with `up`, to the end of its release; without, the loop runs here to its offer."""
     from gyrostat.loop.declare import declare
@@ -147,6 +148,7 @@ def run(
     name = key or f"{actor}/{uuid.uuid4().hex}"
     stream = f"retraining/{model}"
     body = {"by": "person", "why": reason, "actor": actor}
+    body |= {"offered": offered} if offered else {}
     asked = ledger.append(
         stream,
         Draft("triggered", ledger.now(), actor, body=body, key=f"run/{name}"),

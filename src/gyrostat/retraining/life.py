@@ -65,6 +65,8 @@ class Facts(life.Facts):
     by: str = ""
     why: str = ""
     actor: str = ""
+    offered: str = ""
+    """Digest of the model that a person offered last; the run takes it instead of training one."""
     is_patient: bool = False
     """A person asked: wait for the budget, do not skip."""
     is_urgent: bool = False
@@ -93,6 +95,7 @@ def fold(facts: Facts, entry: Entry) -> Facts:
     body = entry.body
     match entry.kind:
         case "triggered":
+            facts = replace(facts, offered=body.get("offered", "") or facts.offered)
             return _want(facts, entry, body["by"], body.get("why", ""), body.get("actor", ""))
         case "run_closed":
             return replace(
@@ -112,11 +115,12 @@ def fold(facts: Facts, entry: Entry) -> Facts:
     match entry.kind:
         case "run_opened":
             after = replace(
-                after, run=facts.run + 1, wanted=0, by="", why="", actor="", is_patient=False, is_urgent=False,
+                after, run=facts.run + 1, wanted=0, by="", why="", actor="", offered="", is_patient=False, is_urgent=False,
                 is_closed=False, openings=(*facts.openings, entry.at)[-MAX_BUDGET:],
             )  # fmt: skip
             stream = run_stream(after, after.run)
             asked = {"by": facts.by, "why": facts.why, "actor": facts.actor}
+            asked |= {"offered": facts.offered} if facts.offered else {}
             return owe(after, entry, stream, "run_asked", barred=list(facts.barred), **asked)
         case "skipped":
             return replace(after, wanted=0, is_urgent=False, skipped_at=entry.seq)

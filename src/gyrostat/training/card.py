@@ -32,7 +32,7 @@ def write(
     blocks = [
         _head(name, schema, made_at),
         _served(flavour, reason, parity, environment),
-        _data(snapshot, schema),
+        _data(snapshot, schema, training.get("offered")),
         _trained(training),
         _metrics(training.get("metrics") or {}),
         _limits(limits),
@@ -67,13 +67,15 @@ def _served(flavour: str, reason: str, parity: str, environment: Mapping[str, An
     return "\n".join(lines)
 
 
-def _data(snapshot: Mapping[str, Any], schema: Schema) -> str:
+def _data(snapshot: Mapping[str, Any], schema: Schema, offered: Mapping[str, Any] | None) -> str:
     if not snapshot:
         return ""
     facts = [f"- Snapshot `{snapshot['id']}`"]
     counts = {
-        "n_train": "rows trained on",
-        "n_heldout": "rows held out, never trained on",
+        "n_train": "rows on the training side" if offered else "rows trained on",
+        "n_heldout": "rows held out, none of them among the rows offered with the model"
+        if offered
+        else "rows held out, never trained on",
         "n_traffic": "of all rows are labelled predictions from traffic",
         "n_source": "come from the source table",
     }
@@ -94,6 +96,11 @@ def _trained(training: Mapping[str, Any]) -> str:
         return ""
     code = training.get("code") or {}
     facts = []
+    if offered := training.get("offered"):
+        facts.append(
+            f"- Fitted elsewhere and offered, said to be on {training['n_rows']:,} rows: {offered['n_train']:,} of the "
+            f"training side, {offered['n_other']:,} of no snapshot. That it was fitted on these alone was not seen"
+        )
     if code.get("commit"):
         state = "with changes that were not committed" if code.get("dirty") else "clean"
         facts.append(f"- Code: commit `{code['commit'][:12]}`, {state}")

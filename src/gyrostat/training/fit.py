@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def prepare(
     schema: Schema,
     settings: TrainSettings,
     raw: tuple[Path, bytes] | None,
+    offered: Path | None = None,
 ) -> None:
     """Write what the harness reads.
 
@@ -55,6 +57,7 @@ def prepare(
         frame: the features of the training rows.
         labels: the target of the same rows.
         raw: scripts: the declared source path, relative to the code, and the training rows in its own format.
+        offered: the pickle of a model that is taken as it is, in place of a training.
     """
     work = folder / "work"
     work.mkdir(exist_ok=True)
@@ -66,8 +69,12 @@ def prepare(
         place = folder / "code" / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
+    if offered is not None:
+        shutil.copyfile(offered, work / "offered.pkl")
+    style = "offered" if offered else "script" if is_script(settings) else "function"
+    run, params = (settings.run, settings.params) if offered is None else ("the offered model", {})
     spec = {
-        "style": "script" if is_script(settings) else "function", "run": settings.run, "params": settings.params,
+        "style": style, "run": run, "params": params,
         "target": schema.output.target, "task": schema.output.task, "texts": texts,
     }  # fmt: skip
     (folder / "train-spec.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")

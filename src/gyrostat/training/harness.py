@@ -44,6 +44,8 @@ def main(folder: Path) -> int:
     try:
         if spec["style"] == "function":
             model, record = _function(folder, spec)
+        elif spec["style"] == "offered":
+            model, record = _offered(folder)
         else:
             model, record = _script(spec)
         _check(model, spec, folder)
@@ -92,6 +94,21 @@ def _function(folder: Path, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     params = dict(spec["params"])
     model = function(frame, params | {"target": spec["target"], "task": spec["task"]})
     return model, {"style": "function", "params": params, "metrics": {}, "mlflow_run": ""}
+
+
+def _offered(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """A model from elsewhere, opened where only the project's code and what is installed can be found."""
+    import cloudpickle
+
+    try:
+        with (folder / "work" / "offered.pkl").open("rb") as file:
+            model = cloudpickle.load(file)
+    except ModuleNotFoundError as error:
+        raise Unfit(
+            f"the offered model needs the module {error.name!r}, which is neither installed here nor in the project: "
+            "put its file under src/ (and import it from there), install it, or define what it has in the notebook"
+        ) from error
+    return model, {"style": "offered", "params": {}, "metrics": {}, "mlflow_run": ""}
 
 
 def _script(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
