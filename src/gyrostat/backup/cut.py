@@ -20,7 +20,7 @@ STATE = ".gyrostat"
 SKIPPED = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules", ".pytest_cache", ".ruff_cache", ".mypy_cache"})  # fmt: skip
 MACHINE = frozenset({"run", "keys"})
 """Of a state folder: who runs here, and what only this machine may know."""
-IMMUTABLE = frozenset({"bundles", "tables", "snapshots", "declarations"})
+IMMUTABLE = frozenset({"bundles", "tables", "snapshots", "declarations", "offers"})
 APPENDED = frozenset({"log", "labels", "observations"})
 TEMPORARY = (".tmp", "-wal", "-shm", "-journal", ".lock")
 

@@ -21,6 +21,7 @@ EXAMPLES = {
     "data unbar": 'gyrostat data unbar d3f9a1c --reason "prices mended"',
     "config": "gyrostat config --schema",
     "doctor": "gyrostat doctor --json",
+    "gc": "gyrostat gc --dry-run",
     "backup": "gyrostat backup wine.gyrostat --passphrase env:BACKUP_PASSPHRASE",
     "restore": "gyrostat restore wine.gyrostat wine --passphrase ask",
     "audit verify": "gyrostat audit verify --anchor heads.jsonl",
