@@ -86,7 +86,8 @@ def wire(answer: Answer, default_headers: list[tuple[bytes, bytes]], *, keep_ali
     """The whole answer as it goes over the socket."""
     parts = [_LINES[answer.status], b"%d\r\n" % len(answer.body)]
     parts += [b"%b: %b\r\n" % header for header in default_headers]
-    parts += [b"%b: %b\r\n" % header for header in extra_headers(answer)]
+    if answer.retry_after_s is not None or answer.allow:
+        parts += [b"%b: %b\r\n" % header for header in extra_headers(answer)]
     if not keep_alive:
         parts.append(b"connection: close\r\n")
     parts += [b"\r\n", answer.body]
