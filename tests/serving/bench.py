@@ -182,7 +182,7 @@ class Bench:
         """Start a server process and wait until it answers."""
         server = Server(self.state, models or ("wine",), settings)
         self.servers.append(server)
-        until(lambda: server.ask("GET", "/health")[0] == 200)
+        until(lambda: server.ask("GET", "/health")[0] == 200, seconds=60.0)
         return server
 
 
@@ -253,7 +253,7 @@ class Server:
             text = answer.read()
             assert answer.headers["Content-Type"] == "application/json"
             return answer.status, json.loads(text)
-        except (ConnectionError, http.client.HTTPException):
+        except (ConnectionError, http.client.HTTPException, TimeoutError):
             # Over a kept connection nothing may go wrong; a fresh one may find nobody there yet.
             if link is not None:
                 raise

@@ -135,6 +135,10 @@ def time_of(id: str) -> float:
     return value / 1000
 
 
+_TICK_MS = 20
+"""Files are stamped by the kernel's tick, which lies up to 10 ms behind the clock that ids are made by."""
+
+
 class _Ids:
     """Ids of one writer: 10 characters of time, 6 of the writer's name, 10 of a counter; they strictly increase."""
 
@@ -461,7 +465,7 @@ class Writer(_SegmentWriter):
         self, folder: Path, writer: str, *, sync_s: float = 0.2, segment_bytes: int = 16_000_000
     ) -> None:
         super().__init__(folder, writer, sync_s=sync_s, segment_bytes=segment_bytes)
-        self._ids = _Ids(writer, after_ms=self._last_ms + 1)
+        self._ids = _Ids(writer, after_ms=self._last_ms + _TICK_MS)
         self._at = 0.0
         self._order = threading.Lock()
 
