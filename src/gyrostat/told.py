@@ -255,7 +255,7 @@ def collected(
         f"  {k:9} {len(those):>5,}  {mb(those):>12}  {why}" for k, why, those in by_reason(kept)
     ]
     lines.append(
-        f"never taken: {', '.join(f'{n} {size / 1e6:,.1f} MB' for n, size in found.other.items() if size)}"
+        f"never taken: {', '.join(f'{n} {size / 1e6:,.1f} MB' for n, size in found.other.items() if size >= 50_000)}"
     )
     left = found.size_bytes - sum(t.size_bytes for t in removed)
     is_met = left <= budget
