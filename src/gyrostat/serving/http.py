@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 KEY_HEADER = b"x-gyrostat-key"
 READ_TIMEOUT_S = 60.0
 """A request that has not arrived whole after this long is given up, with its connection."""
+LAST_CALL_S = 0.3
+"""Of a server that ends: so long a silent connection stays open for a request that is on its way."""
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -132,11 +134,14 @@ class HotProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server ends: finish what is in hand, then close."""
+        self._is_ending = True
         if self._hot is not None and self._is_arriving:
-            # Half a request is here: answer it, then close.
-            self._is_ending = True
-        else:
+            return  # half a request is here: it is answered, then the connection is closed
+        if self._is_busy():
             super().shutdown()
+        else:
+            # A request may be on its way on this connection, or wait unread: closed now, it would be met by a reset.
+            self.loop.call_later(LAST_CALL_S, self._end_idle)
 
     def send_400_response(self, msg: str) -> None:
         """What came is not HTTP."""
@@ -174,14 +179,14 @@ class HotProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._is_ending:
+            super().shutdown()  # answered, then closed
 
     def _replay(self) -> None:
         parts, self._hot = self._hot or [], None
         self._go_cold()
         for part in parts:
             super().on_body(part)
-        if self._is_ending:
-            super().shutdown()
 
     def _answer(self, answer: Answer) -> None:
         keep_alive = (
@@ -197,6 +202,10 @@ class HotProtocol(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
         else:
+            self.transport.close()
+
+    def _end_idle(self) -> None:
+        if not self._is_arriving and not self._is_busy() and not self.transport.is_closing():
             self.transport.close()
 
     def _give_up(self) -> None:
