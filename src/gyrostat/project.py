@@ -927,38 +927,38 @@ class Project:
 
         from gyrostat.loop.declare import declare
         from gyrostat.processes import following, handover, runfiles
-        from gyrostat.processes.supervisor import Supervisor, bind, end_leftovers
+        from gyrostat.processes.supervisor import Child, Supervisor, bind, end_leftovers
 
         declaration, state, actor = self.loaded.declaration, self.state, whoami()
         lock = runfiles.Lock(state, "up")
         lock.take_or_refuse("`gyrostat up`")
         try:
             end_leftovers(state)
-            server = bind(
-                declaration.server.host,
-                port or declaration.server.port,
-                setting="server.port",
-                option="--port",
+            handed = handover.inherited()
+            port = port or declaration.server.port
+            control_port = control_port or declaration.control_port
+            server = handed.pop(port, None) or bind(
+                declaration.server.host, port, setting="server.port", option="--port"
             )
             try:
-                control = bind(
-                    "127.0.0.1",
-                    control_port or declaration.control_port,
-                    setting="control_room.port",
-                    option="--control-port",
+                control = handed.pop(control_port, None) or bind(
+                    "127.0.0.1", control_port, setting="control_room.port", option="--control-port"
                 )
             except TakenError:
                 server.close()
                 raise
+            for unused in handed.values():
+                unused.close()
             runfiles.write(state, "up", port=server.getsockname()[1])
             keys.create_keys(state / "keys")
             began_after = self.ledger.position()
             declare(self.ledger, self.loaded, actor)
             stop = threading.Event()
-            supervisor = Supervisor(
-                state, following.children(self, server, control, actor), say, stop
-            )
-            supervisor.refresh = lambda: following.children(self, server, control, actor)
+
+            def children() -> list[Child]:
+                return following.children(self, server, control, actor)
+
+            supervisor = Supervisor(state, children(), say, stop, children)
             _stop_on_signals(stop)
             say(
                 f"gyrostat {_version()}  {', '.join(declaration.models)}  control room http://127.0.0.1:{control.getsockname()[1]}  "

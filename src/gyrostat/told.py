@@ -261,7 +261,7 @@ def collected(
     is_met = left <= budget
     if not is_met:
         lines.append(
-            f"no        {(left - budget) / 1e6:,.1f} MB above storage.budget ({budget / 1e9:g} GB), and all of it is needed: "
+            f"no        {(left - budget) / 1e6:,.1f} MB above storage.budget ({budget / 1e9:g} GB), and `gc` may take no more: "
             "raise it, or shorten monitoring.keep"
         )
     facts = {

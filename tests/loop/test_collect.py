@@ -48,7 +48,7 @@ def release(ledger, *bundles, number=1):
             Draft("offered", ledger.now(), "t", body={"bundle": bundle, "run": run, "snapshot": ""}, key=run),
             expect_seq=None, fence=None,
         )  # fmt: skip
-        for kind in ("staging_started", "promoted"):
+        for kind in ("staging_started", "staging_passed", "approved", "promoted"):
             body = {"seen": {}, "now": 0.0, "release": 1, "cause": "", "declaration": ""}
             ledger.append(
                 stream, Draft(kind, ledger.now(), "t", (bundle, f"{stream}#{offer.seq}"), body=body),
@@ -143,3 +143,47 @@ def test_of_work_that_is_over_the_record_and_the_log_stay(state, ledger):
     assert refs == {"job/run/wine/1/5-training"}
     assert sorted(p.name for p in job.iterdir()) == ["result.json", "stdout.log"]
     assert (running / "code" / "train.py").exists()
+
+
+def test_over_the_budget_rows_that_only_spare_champions_used_go_before_those(
+    state, ledger, tmp_path
+):
+    for n in (40, 60):
+        (tmp_path / "t.csv").write_text(
+            "a,b,y\n" + "".join(f"{i},{i % 7},{i * 2.5}\n" for i in range(n))
+        )
+        made = snapshots.take(tmp_path, state, "wine", SETTINGS)["id"]
+        champions = [a_bundle(state, c, snapshot=made) for c in ("abc" if n == 40 else "def")]
+        release(ledger, *champions, number=1 if n == 40 else 4)
+    first = snapshots.records(state, "wine")[0]["id"]
+    found = collect.survey(ledger, state, ["wine"])
+    removed, _, _ = collect.collect(
+        ledger, state, found, budget_bytes=found.size_bytes - 1, actor="kim", is_dry=True
+    )
+    assert [t.ref for t in removed] == [f"snapshot/wine/{first}"]
+
+
+def test_a_superseded_offer_that_never_was_staged_is_not_waited_for(state, ledger):
+    early, late = a_bundle(state, "a"), a_bundle(state, "b")
+    for bundle in (early, late):
+        ledger.append(
+            "production/wine",
+            Draft("offered", ledger.now(), "t", body={"bundle": bundle, "run": f"run/wine/{bundle[0]}", "snapshot": ""}, key=bundle),
+            expect_seq=None, fence=None,
+        )  # fmt: skip
+    assert gone(ledger, state)[0] == set()
+    body = {"seen": {}, "now": 0.0, "release": 1, "cause": "", "declaration": ""}
+    ledger.append(
+        "production/wine", Draft("superseded", ledger.now(), "t", (early, "production/wine#1"), body=body),
+        expect_seq=None, fence=None,
+    )  # fmt: skip
+    assert gone(ledger, state)[0] == {f"bundle/wine/{early[:12]}"}
+
+
+def test_all_that_is_on_disk_is_counted(state, ledger):
+    a_bundle(state, "a")
+    (state / "bundles" / ("e" * 64)).mkdir()
+    (state / "bundles" / ("e" * 64) / "manifest.json").write_text(json.dumps({"model": "other"}))
+    found = collect.survey(ledger, state, ["wine"])
+    assert found.size_bytes == collect._size(state)
+    assert found.other["bundles"] > 0

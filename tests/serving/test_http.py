@@ -179,6 +179,41 @@ def test_a_request_that_never_ends_is_given_up_with_a_408(connection):
     assert connection.wire.is_closed
 
 
+def ended(connection):
+    """The server ends while nothing is going on; what closes the connection a moment later."""
+    connection.protocol.shutdown()
+    assert not connection.wire.is_closed
+    (close,) = [call for seconds, call in connection.loop.timers if seconds == hot.LAST_CALL_S]
+    return close
+
+
+def test_a_request_that_was_on_its_way_when_the_server_ended_is_answered_and_the_connection_closed(
+    connection,
+):
+    close = ended(connection)
+    connection.protocol.data_received(POST)
+    assert connection.wire.sent.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in connection.wire.sent.lower()
+    assert connection.wire.is_closed
+    close()
+
+
+def test_a_silent_connection_is_closed_a_moment_after_the_server_ended(connection):
+    ended(connection)()
+    assert connection.wire.sent == b""
+    assert connection.wire.is_closed
+
+
+def test_a_request_that_is_arriving_in_that_moment_is_waited_for(connection):
+    close = ended(connection)
+    connection.protocol.data_received(POST[:-1])
+    close()
+    assert not connection.wire.is_closed
+    connection.protocol.data_received(POST[-1:])
+    assert connection.wire.sent.startswith(b"HTTP/1.1 200 ")
+    assert connection.wire.is_closed
+
+
 def test_the_parser_still_has_what_the_short_cut_uses():
     parser = httptools.HttpRequestParser(SimpleNamespace())
     assert {"get_method", "get_http_version", "should_keep_alive", "should_upgrade"} <= set(

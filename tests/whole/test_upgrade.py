@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -68,8 +69,17 @@ def test_an_upgrade_ends_every_process_of_the_old_release_and_loses_no_request(
             up.wait(30)
 
 
-def test_a_socket_of_another_port_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(handover.SOCKETS, "8080=0,junk,9=x")
-    assert handover.inherited(8080) is None
-    assert handover.inherited(9) is None
-    assert handover.inherited(7007) is None
+def test_only_a_socket_that_listens_where_it_says_is_taken_over_and_only_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mine:
+        port = mine.getsockname()[1]
+        numbers = [os.dup(mine.fileno()) for _ in range(2)]
+        monkeypatch.setenv(
+            handover.SOCKETS, f"{port}={numbers[0]},{port + 1}={numbers[1]},junk,9=x,8=99999"
+        )
+        found = handover.inherited()
+        assert list(found) == [port]
+        assert handover.inherited() == {}
+        found[port].close()
+        os.close(numbers[1])

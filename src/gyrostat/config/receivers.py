@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,11 +86,7 @@ def anchors(value: Any) -> tuple[Place, ...]:
 
 
 def _anchor(item: Any) -> Place:
-    kinds = [kind for kind in ANCHORS if isinstance(item, dict) and kind in item]
-    if len(kinds) != 1:
-        raise refuse(item, ANCHOR)
-    (kind,) = kinds
-    _check_keys(item, kind, ANCHORS[kind])
+    kind = _kind(item, ANCHORS, ANCHOR)
     if kind == "url":
         return WebAnchor(Webhook(_url(item["url"]), _name(item, "token"), _flag(item, "private")))
     if not isinstance(item[kind], str) or not item[kind] or "\0" in item[kind]:
@@ -97,20 +94,23 @@ def _anchor(item: Any) -> Place:
     return FileAnchor(item[kind]) if kind == "file" else GitAnchor(item[kind], _flag(item, "push"))
 
 
-def _check_keys(item: dict[str, Any], kind: str, known: tuple[str, ...]) -> None:
+def _kind(item: Any, keys: Mapping[str, tuple[str, ...]], allowed: str) -> str:
+    """The one key that says what an item is; the others must be those that go with it."""
+    kinds = [kind for kind in keys if isinstance(item, dict) and kind in item]
+    if len(kinds) != 1:
+        raise refuse(item, allowed)
+    (kind,) = kinds
+    known = keys[kind]
     for key in item:
         if key not in known:
             raise Mistake(
                 f"there is no key {shown(key)} beside {kind}.{nearest(key, known)} Keys there: {', '.join(known)}."
             )
+    return kind
 
 
 def _receiver(item: Any) -> Receiver:
-    kinds = [kind for kind in KEYS if isinstance(item, dict) and kind in item]
-    if len(kinds) != 1:
-        raise refuse(item, ALLOWED)
-    (kind,) = kinds
-    _check_keys(item, kind, KEYS[kind])
+    kind = _kind(item, KEYS, ALLOWED)
     when = _when(item.get("when", list(WHEN)))
     match kind:
         case "url":

@@ -12,7 +12,7 @@ class Words(NamedTuple):
     """What an entry says to a person."""
 
     area: str
-    """data, training, gates, release, production, declaration."""
+    """data, training, gates, release, production, declaration, project."""
     text: str
     mark: str
     """passed, failed, warn, waiting, running or plain."""
@@ -204,6 +204,23 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
         "data",
         "plain",
         lambda e: f"snapshot {e.body.get('snapshot', '')[:7]} freed by {e.actor}",
+    ),
+    "restored": (
+        "project",
+        "warn",
+        lambda e: f"restored by {e.actor} from {e.body['file']}, as of entry/{e.body['after']}",
+    ),
+    "keys_rotated": (
+        "project",
+        "plain",
+        lambda e: f"{e.body['new']} signs from now on, not {e.body['old']}; by {e.actor}",
+    ),
+    "collected": (
+        "project",
+        "plain",
+        lambda e: (
+            f"{e.body['n']:,} things removed from the disk by {e.actor}, {e.body['size_bytes'] / 1e6:,.1f} MB"
+        ),
     ),
 }
 _QUIET = {"offered", "closed", "opened", "staging_lost"}

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gyrostat.loop import reconcile, run
 from gyrostat.ports import Ledger
 from gyrostat.registry import bundles, versions
 from gyrostat.registry.versions import Status, Version
+from gyrostat.rollout import production
 from gyrostat.terms import Draft, Entry
 
 YOUNG_S = 3600.0
@@ -28,6 +29,8 @@ LAST_CHAMPIONS = 3
 """Earlier champions that are kept whatever the budget: a rollback may want them."""
 NEVER_SERVED = frozenset({Status.FAILED, Status.REFUSED, Status.EXPIRED, Status.SUPERSEDED})
 PAST = frozenset({Status.RETIRED, Status.REGRESSED, Status.ROLLED_BACK})
+FOLDERS = {"bundle": "bundles", "snapshot": "tables", "job": "jobs"}
+"""Where each kind of thing lies."""
 SCRATCH = ("code", "work", "tmp", "bundle", "served", "model.pkl", "model.pkl.part")
 """What a job leaves that its record does not need."""
 
@@ -45,7 +48,7 @@ class Thing:
     """Why it is kept, or why nothing needs it."""
     is_needed: bool
     is_spare: bool = False
-    """Kept as long as the budget allows: an earlier champion."""
+    """Kept as long as the budget allows: an earlier champion, or the rows that only such were trained on."""
     at: float = 0.0
 
 
@@ -55,7 +58,8 @@ class Survey:
 
     things: list[Thing] = field(default_factory=list)
     other: dict[str, int] = field(default_factory=dict)
-    """Bytes of what `gc` never takes: the ledger, logs (their age is `monitoring.keep`), MLflow's store."""
+    """Bytes by folder of what `gc` never takes: the ledger, logs (their age is `monitoring.keep`), MLflow's store, and
+    what belongs to models that are not declared."""
 
     @property
     def size_bytes(self) -> int:
@@ -63,29 +67,21 @@ class Survey:
         return sum(t.size_bytes for t in self.things) + sum(self.other.values())
 
 
-def survey(ledger: Ledger, state: Path, models: Iterator[str] | list[str]) -> Survey:
+def survey(ledger: Ledger, state: Path, models: Iterable[str]) -> Survey:
     """Look at everything; nothing is changed."""
     found = Survey()
     named = _routed(state)
-    used_bundles: set[str] = set()
     for model in models:
-        known = versions.read(ledger, model)
         open_runs = _open_runs(ledger, model)
-        queued = {o["bundle"] for o in known.offers.values()} - {v.bundle for v in known.all}
-        reasons = {v.bundle: _why(v, known.all) for v in known.all}
-        reasons |= {b: ("offered, and waits for its staging", True, False) for b in queued}
-        reasons |= {b: ("answers now", True, False) for b in named.get(model, ())}
-        snapshots_used: dict[str, str] = {}
+        reasons = _reasons(ledger, model, named.get(model, set()), open_runs)
+        used = {facts.snapshot: ("of a run that is open", False) for facts in open_runs}
         for digest, manifest in _bundles_of(state, model):
-            used_bundles.add(digest)
             place = bundles.path(state, digest)
             reason, is_needed, is_spare = reasons.get(
                 digest, ("no version of the record: its gates did not pass", False, False)
             )
             if not is_needed and _is_young(place):
                 reason, is_needed = "made within the last hour", True
-            if any(run_facts.bundle == digest for run_facts in open_runs):
-                reason, is_needed, is_spare = "of a run that is open", True, False
             found.things.append(
                 Thing(
                     f"bundle/{model}/{digest[:12]}", "bundle", _size(place), (place,), reason, is_needed,
@@ -93,17 +89,28 @@ def survey(ledger: Ledger, state: Path, models: Iterator[str] | list[str]) -> Su
                 )
             )  # fmt: skip
             if is_needed:
-                snapshots_used.setdefault(
-                    manifest.get("snapshot", ""), f"bundle {digest[:12]} was trained on it"
-                )
-        for facts in open_runs:
-            snapshots_used.setdefault(facts.snapshot, "of a run that is open")
-        found.things += _snapshots(state, model, snapshots_used)
+                id = manifest.get("snapshot", "")
+                before = used.get(id, ("", True))
+                text = before[0] or f"bundle {digest[:12]} was trained on it"
+                used[id] = (text, is_spare and before[1])
+        found.things += _snapshots(state, model, used)
         found.things += _jobs(ledger, state, model)
     for name in sorted(p.name for p in state.iterdir()):
-        if name not in ("bundles", "tables", "jobs"):
-            found.other[name] = _size(state / name)
+        there = sum(t.size_bytes for t in found.things if FOLDERS[t.kind] == name)
+        found.other[name] = max(0, _size(state / name) - there)
     return found
+
+
+def _reasons(
+    ledger: Ledger, model: str, named: set[str], open_runs: list[run.Facts]
+) -> dict[str, tuple[str, bool, bool]]:
+    """What is to be said of each bundle that the record or a route names: `(reason, is needed, is spare)`."""
+    known = versions.read(ledger, model).all
+    found = {v.bundle: _why(v, known) for v in known}
+    waiting: production.Facts = reconcile.facts_of(ledger, f"production/{model}")
+    found |= {o.bundle: ("offered, and waits for its staging", True, False) for o in waiting.offers}
+    found |= {f.bundle: ("of a run that is open", True, False) for f in open_runs if f.bundle}
+    return found | dict.fromkeys(named, ("answers now", True, False))
 
 
 def collect(
@@ -118,9 +125,9 @@ def collect(
     """Remove what nothing needs, and earlier champions too while the budget is exceeded: `(removed, kept, entry)`."""
     removed = [t for t in found.things if not t.is_needed]
     over = found.size_bytes - sum(t.size_bytes for t in removed) - budget_bytes
-    for thing in sorted(
-        (t for t in found.things if t.is_needed and t.is_spare), key=lambda t: t.at
-    ):
+    spare = [t for t in found.things if t.is_needed and t.is_spare]
+    # Rows before champions: a rollback needs the bundle, not what it was trained on.
+    for thing in sorted(spare, key=lambda t: (t.kind == "bundle", t.at)):
         if over <= 0:
             break
         removed.append(thing)
@@ -197,14 +204,15 @@ def _open_runs(ledger: Ledger, model: str) -> list[run.Facts]:
     return [reconcile.facts_of(ledger, stream) for stream in streams]
 
 
-def _snapshots(state: Path, model: str, used: dict[str, str]) -> Iterator[Thing]:
+def _snapshots(state: Path, model: str, used: dict[str, tuple[str, bool]]) -> Iterator[Thing]:
     records = [r for r in snapshots.records(state, model) if r["lance_version"]]
     whole = _size(state / "tables" / f"{model}.lance")
     n_rows = sum(r["n_rows"] for r in records) or 1
     for record in records:
-        reason, is_needed = used.get(record["id"], ""), True
-        if not reason and record is records[-1]:
-            reason = "the newest"
+        reason, is_spare = used.get(record["id"], ("", False))
+        is_needed = True
+        if record is records[-1]:
+            reason, is_spare = reason or "the newest", False
         elif not reason and time.time() - record["made_at"] < YOUNG_S:
             reason = "taken within the last hour"
         elif not reason:
@@ -212,7 +220,7 @@ def _snapshots(state: Path, model: str, used: dict[str, str]) -> Iterator[Thing]
         # Versions share what is the same in them, so the size of one is an estimate.
         size = whole * record["n_rows"] // n_rows
         yield Thing(
-            f"snapshot/{model}/{record['id']}", "snapshot", size, (), reason, is_needed, at=record["made_at"]
+            f"snapshot/{model}/{record['id']}", "snapshot", size, (), reason, is_needed, is_spare, record["made_at"]
         )  # fmt: skip
 
 

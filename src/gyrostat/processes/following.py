@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 POLL_S = 0.2
-WAIT_S = 5.0
+GONE_S, WAIT_S = 5.0, 5.0
 """Between two lines about the same wait."""
 MARKS = {
     "passed": "ok",
@@ -215,6 +215,25 @@ def _own_loop(project: Opened, model: str, say: Say) -> Iterator[None]:
         lock.release()
 
 
+class _Alive:
+    """Says once that the loop has ended while somebody follows it; else they would wait without a word."""
+
+    def __init__(self, project: Opened, say: Say | None) -> None:
+        self.project, self.say = project, say
+        self.due = time.monotonic() + GONE_S
+
+    def look(self) -> None:
+        """Look now and then; a loop that was killed is back within a second."""
+        if self.say is None or time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + GONE_S
+        if not self.project.processes().keys() & {"loop", "up"}:
+            self.say(
+                "  wait  `gyrostat up` has ended; this goes on when it is started again   Ctrl-C leaves it"
+            )
+            self.say = None
+
+
 def _follow(
     project: Opened,
     model: str,
@@ -226,7 +245,7 @@ def _follow(
     refused_ok: bool,
 ) -> Told:
     ledger, stream, after, began = project.ledger, None, 0, time.monotonic()
-    told_wait = 0.0
+    told_wait, alive = 0.0, _Alive(project, say if is_up else None)
     while stream is None:
         stream = _run_of(project, model, asked)
         if stream is None:
@@ -245,6 +264,7 @@ def _follow(
                     say(
                         "  wait  another run is open, or the budget is used up; this one starts after it   Ctrl-C leaves it asked for"
                     )
+            alive.look()
             time.sleep(POLL_S)
     say(f"{stream}, asked by {actor}")
     last = began
@@ -291,12 +311,15 @@ def _follow(
                             (line,),
                             {"run": stream, "outcome": "offered", "bundle": entry.inputs[0]},
                         )
-                    return _follow_release(project, model, stream, say, refused_ok=refused_ok)
+                    return _follow_release(
+                        project, model, stream, say, alive, refused_ok=refused_ok
+                    )
+        alive.look()
         time.sleep(POLL_S)
 
 
 def _follow_release(
-    project: Opened, model: str, run_stream: str, say: Say, *, refused_ok: bool
+    project: Opened, model: str, run_stream: str, say: Say, alive: _Alive, *, refused_ok: bool
 ) -> Told:
     ledger, stream, after, offer = project.ledger, f"production/{model}", 0, ""
     said, said_at = "", -WAIT_S
@@ -345,4 +368,5 @@ def _follow_release(
         if wait and wait != said and time.monotonic() - said_at >= WAIT_S:
             say(wait)
             said, said_at = wait, time.monotonic()
+        alive.look()
         time.sleep(POLL_S)

@@ -37,13 +37,15 @@ def begin_again(sockets: Iterable[socket.socket]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very command that runs
 
 
-def inherited(port: int) -> socket.socket | None:
-    """The listening socket of this port that the process before left open."""
-    handed = os.environ.get(SOCKETS, "")
-    pairs = dict(pair.split("=", 1) for pair in handed.split(",") if "=" in pair)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        found = socket.socket(fileno=int(pairs[str(port)]))
-        if found.getsockname()[1] == port:
-            return found
-        found.detach()
-    return None
+def inherited() -> dict[int, socket.socket]:
+    """The listening sockets that the process before left open, by port. Whoever asks has to close what it does not use."""
+    found = {}
+    for pair in os.environ.pop(SOCKETS, "").split(","):
+        port, _, number = pair.partition("=")
+        with contextlib.suppress(OSError, ValueError):
+            one = socket.socket(fileno=int(number))
+            if one.getsockname()[1] == int(port):
+                found[int(port)] = one
+            else:
+                one.detach()
+    return found

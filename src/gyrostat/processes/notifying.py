@@ -185,9 +185,8 @@ def main(arguments: list[str] | None = None) -> int:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(TICK_S)
-        os._exit(
-            0
-        )  # in the middle of anything: that must not matter, and a thread may be waiting for a receiver
+        # In the middle of anything: that must not matter, and a thread may be waiting for a receiver.
+        os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
     Notifying(loaded, SqliteLedger(loaded.state / "ledger.db")).run(stop)

@@ -56,8 +56,6 @@ def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
     Raises:
         TakenError: the port belongs to somebody else; the message says to whom.
     """
-    if (kept := handover.inherited(port)) is not None:
-        return kept
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
