@@ -88,7 +88,7 @@ class Rig:
         return self.folder / ".gyrostat" / "dev"
 
     @contextlib.contextmanager
-    def running(self, *, loop: str = "tests.chaos.dying_loop") -> Iterator[Rig]:
+    def running(self) -> Iterator[Rig]:
         """Everything that `up` starts but the page, with a loop that may die by itself; traffic beside it."""
         from gyrostat_runtime import keys
 
@@ -101,7 +101,7 @@ class Rig:
         ]
         for child in children:
             if child.name == "loop":
-                child.module = loop
+                child.module = "tests.chaos.dying_loop"
         keeper = Supervisor(self.state, children, self.said.append)
         path = os.environ.get("PYTHONPATH", "")
         os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)
