@@ -193,7 +193,7 @@ class Rig:
             stream: self.project.ledger.tail(stream)[-1].kind
             for stream in ("retraining/homes", f"run/homes/{self.run()}")
         }
-        return (
+        return bool(
             is_applied
             and picture["candidate"] is None
             and list(ends.values()) == ["run_ended", "closed"]
