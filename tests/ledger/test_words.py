@@ -37,6 +37,8 @@ def test_every_sentence_is_of_a_kind_that_exists_and_every_step_that_moves_somet
         ("approved", {"cause": "not asked for: rollout.approval is never"}, "approval not asked for: rollout.approval is never"),
         ("resumed", {"cause": "by lee"}, "resumed by lee"),
         ("resumed", {}, "resumed"),
+        ("refused", {"cause": "champion"}, "refused: it is the champion already, to the byte"),
+        ("refused", {"cause": "by kim"}, "refused: by kim"),
         ("held", {"cause": "by kim", "detail": {"reason": "audit"}}, "held by kim: audit"),
         ("rolled_back", {"detail": {"by": "kim", "reason": "wrong unit"}}, "rolled back by kim: wrong unit; held until resume"),
         ("canary_started", {"detail": {"steps": [0.0, 0.05, 0.5]}}, "rollout started: shadow, 5 %, 50 %, then champion"),

@@ -156,6 +156,17 @@ def _triggered(e: Entry) -> str:
     return f"a run is wanted: {by}" + (f" ({why})" if why else "")
 
 
+def _refused(e: Entry) -> str:
+    cause = e.body.get("cause", "")
+    return "refused: " + _UNFIT.get(cause, cause)
+
+
+_UNFIT = {
+    "champion": "it is the champion already, to the byte",
+    "regressed": "the loop took this very bundle back before",
+    "barred": "its snapshot is barred; free it: gyrostat data unbar",
+}
+"""Causes as `rollout.production.unfit` records them."""
 _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "declared": ("declaration", "plain", _declared),
     "triggered": ("training", "warn", _triggered),
@@ -187,7 +198,7 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "staging_lost": ("release", "warn", "staging was lost, once more"),
     "approval_asked": ("release", "waiting", lambda e: f"waits for you: {e.body.get('cause', '')}"),
     "approved": ("release", "passed", _approved),
-    "refused": ("release", "failed", lambda e: f"refused: {e.body.get('cause', '')}"),
+    "refused": ("release", "failed", _refused),
     "superseded": ("release", "plain", "superseded by a newer candidate"),
     "shadow_started": ("release", "running", _started),
     "canary_started": ("release", "running", _started),
