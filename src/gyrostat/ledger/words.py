@@ -157,11 +157,11 @@ def _triggered(e: Entry) -> str:
 
 
 def _refused(e: Entry) -> str:
-    cause = e.body.get("cause", "")
-    return "refused: " + _UNFIT.get(cause, cause)
+    cause: str = e.body.get("cause", "")
+    return f"refused: {_UNFIT.get(cause, cause)}"
 
 
-_UNFIT = {
+_UNFIT: dict[str, str] = {
     "champion": "it is the champion already, to the byte",
     "regressed": "the loop took this very bundle back before",
     "barred": "its snapshot is barred; free it: gyrostat data unbar",
