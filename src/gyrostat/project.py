@@ -459,6 +459,7 @@ class Project:
                 if not judged["broken"]
                 else f"no    {judged['n_rows_broken']:,} rows break {judged['n_broken']} of {judged['n_rules']} rules",
                 *(f"      {line}" for line in checks.lines(judged)),
+                f"split {snapshots.sides(record)}",
             ]
             keys = (
                 "id",
@@ -467,11 +468,13 @@ class Project:
                 "n_traffic",
                 "n_train",
                 "n_heldout",
+                "n_apart",
+                "split",
                 "fingerprint",
                 "checks",
                 "passed",
             )
-            facts |= {k: record[k] for k in keys}
+            facts |= {k: record[k] for k in keys if k in record}
         if ref is None or html is not None:
             settings = self.loaded.declaration.models[name].data
             try:

@@ -10,6 +10,7 @@ import pytest
 from config.builders import DECLARATION, Read
 
 from gyrostat import config
+from gyrostat.data.settings import Span, SplitSettings
 from gyrostat.errors import ConfigError, UsageError
 from gyrostat.terms import Limit, Margin
 
@@ -36,6 +37,23 @@ def test_units_become_seconds_bytes_and_shares(read: Read):
     assert wine.monitoring.drift.false_alarms_per_s == 1 / (30 * 86400)
     assert (wine.retraining.budget, wine.retraining.budget_window_s) == (4, 86400)
     assert (declaration.server.port, declaration.control_port) == (8080, 7007)
+
+
+def test_a_split_by_time_and_a_window_are_spans_of_the_calendar(read: Read):
+    text = DECLARATION.replace("keys: {}", "keys: {event_at: month}").replace(
+        "split: {holdout: 20%}",
+        "split: {by: event_at, holdout: 3 months, gap: 60d}\n      window: 2 years",
+    )
+    loaded = read(text=text)
+    data = loaded.declaration.models["wine"].data
+    assert data.split == SplitSettings(Span(3, "mo"), by="month", gap=Span(60, "d"))
+    assert data.window == Span(2, "y")
+    assert [str(s) for s in (data.split.holdout, data.split.gap, data.window)] == ["3 months", "60 days", "2 years"]  # fmt: skip
+
+
+def test_a_window_of_time_needs_a_time(read: Read):
+    with pytest.raises(ConfigError, match=r"window of 12 weeks needs the column that says when"):
+        read("      exclude: []", "      window: 12 weeks\n      exclude: []")
 
 
 def test_yaml_is_1_2_so_on_and_no_are_texts(read: Read):

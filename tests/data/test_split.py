@@ -86,7 +86,7 @@ def test_a_row_without_its_group_is_sided_by_itself() -> None:
 
 def test_time_is_cut_by_the_date_and_not_by_its_spelling() -> None:
     rows = [{"when": w} for w in ("31.12.2024", "01.04.2025", "02.03.2025", "2025-05-01", None)]
-    assert sides(rows, by="when", cut="2025-04-01") == ["train", "heldout", "train", "heldout", "train"]  # fmt: skip
+    assert sides(rows, by="when", cut="2025-04-01") == ["train", "heldout", "train", "heldout", "apart"]  # fmt: skip
 
 
 def test_a_cut_that_is_no_date_is_told() -> None:

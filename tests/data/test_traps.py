@@ -149,7 +149,7 @@ def test_sorted_days_suggest_a_split_with_its_cut(tmp_path: Path, dice: random.R
     found = of({"day": days, "x": noise(dice), "y": noise(dice)}, "y", tmp_path)
     (note,) = [n for n in found.notes if n.column == "day" and "sorted" in n.what]
     assert "unique in each row" in note.what
-    assert note.do == "data.keys: {event_at: day} and data.split: {by: day, cut: 2025-09-17}"
+    assert note.do == "data.split: {by: day, holdout: 65d}"
     assert "not taken" in note.why
 
 

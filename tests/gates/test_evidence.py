@@ -100,6 +100,13 @@ def test_newer_rows_alone_compare_where_there_are_enough(n_newer, rows, n):
     assert (found["rows"], found["n"]) == (rows, n)
 
 
+def test_the_champion_is_compared_on_no_row_that_it_was_trained_on():
+    is_unseen = np.arange(N) < 150
+    found = measured(Line(2.0), Line(1.0), is_unseen=is_unseen)
+    assert found["champion"]["n"] == 150
+    assert found["metrics"]["rmse"]["n"] == N
+
+
 def test_a_row_that_the_schema_refuses_is_left_out_and_counted():
     heldout = {**HELDOUT, "x": [None, *X[1:]]}
     found = measured(Line(2.0), Line(2.0, nullable=True), heldout=heldout)

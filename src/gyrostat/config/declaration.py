@@ -16,6 +16,7 @@ from gyrostat.data.settings import (
     DataSettings,
     KeySettings,
     SourceSettings,
+    Span,
     SplitSettings,
 )
 from gyrostat.gates.metrics import METRICS, applicable
@@ -93,14 +94,40 @@ def build(values: Mapping[str, Any]) -> Declaration:
     )
 
 
+def _split(data: dict[str, Any], where: str) -> SplitSettings:
+    """The split, where its keys agree; `by: event_at` means the column that `keys.event_at` names."""
+    said, event_at = data["split"], data["keys"]["event_at"]
+    is_span, is_cut = isinstance(said["holdout"], Span), bool(said["cut"])
+    by = event_at if said["by"] == "event_at" and event_at else said["by"]
+    if not by and (is_span or is_cut or said["gap"]):
+        raise Mistake(
+            "a split by time needs the column that says when: {by: COLUMN, holdout: 3 months}.",
+            key=f"{where}.split",
+        )
+    if by and is_span == is_cut:
+        raise Mistake(
+            "with `by` either the newest span is held out, {by: COLUMN, holdout: 3 months}, or what comes from a date on, "
+            "{by: COLUMN, cut: 2025-04-01}.",
+            key=f"{where}.split",
+        )
+    if by and said["group"]:
+        raise Mistake(
+            "`by` and `group` contradict each other: what came later is on one side, or each group is. Keep one.",
+            key=f"{where}.split",
+        )
+    if isinstance(data["window"], Span) and not (by or event_at):
+        raise Mistake(
+            f"a window of {data['window']} needs the column that says when: data.keys: {{event_at: COLUMN}}.",
+            key=f"{where}.window",
+        )
+    return SplitSettings(**{**said, "by": by})
+
+
 def _model(name: str, m: dict[str, Any]) -> ModelSettings:
     where = f"models.{name}"
     data, output = m["data"], m["output"]
     task = data["task"]
-    if bool(data["split"]["by"]) != bool(data["split"]["cut"]):
-        raise Mistake(
-            "`by` and `cut` go together: {by: COLUMN, cut: 2025-04-01}.", key=f"{where}.data.split"
-        )
+    split = _split(data, f"{where}.data")
     if data["target"] in data["exclude"]:
         raise Mistake(
             f"it holds the target, {shown(data['target'])}. What is predicted is no feature anyway: take it out.",
@@ -136,7 +163,7 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
         name,
         DataSettings(
             source=SourceSettings(**data["source"]), target=data["target"], task=data["task"], positive=output["positive"], threshold=output["threshold"],
-            keys=KeySettings(**data["keys"]), split=SplitSettings(**data["split"]), columns=columns,
+            keys=KeySettings(**data["keys"]), split=split, columns=columns,
             exclude=data["exclude"], personal=data["personal"], learn_from_traffic=data["learn_from_traffic"],
             window=data["window"], checks=data["checks"],
         ),

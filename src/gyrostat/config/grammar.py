@@ -30,6 +30,7 @@ from gyrostat.config.fields import (
     texts,
 )  # fmt: skip
 from gyrostat.config.receivers import ALLOWED, ANCHOR, ANCHOR_SCHEMA, SCHEMA, anchors, receivers
+from gyrostat.data.settings import SPAN, Span
 from gyrostat.gates.metrics import METRICS
 from gyrostat.retraining.schedule import Schedule, check
 
@@ -62,6 +63,11 @@ SHARE_FORMS = (
     {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     {"type": "string", "pattern": PERCENT},
 )
+
+
+SHARE = "a share: 1% to 90%, or 0.01 to 0.9"
+SPANS = "span of time: 3 months, 12 weeks, 60d, 24h"
+SPAN_FORM = {"type": "string", "pattern": SPAN}
 
 
 def _limit() -> Group:
@@ -116,12 +122,27 @@ def _schedule(value: Any) -> Schedule:
     return schedule
 
 
-def _holdout(value: Any) -> float:
-    if isinstance(value, str) and re.search(r"month|week|day|year", value):
-        raise Mistake(
-            "A span is not there yet. Use split: {by: COLUMN, cut: 2025-04-01}.", is_not_yet=True
-        )
+def _span(value: Any, allowed: str) -> Span:
+    try:
+        return Span.parse(str(value))
+    except ValueError:
+        raise refuse(value, allowed) from None
+
+
+def _holdout(value: Any) -> float | Span:
+    if isinstance(value, str) and not value.strip().endswith("%"):
+        return _span(value, f"{SHARE}, or with `by` the newest {SPANS}")
     return percent("", "", low=0.01, high=0.9).read(value)
+
+
+def _gap(value: Any) -> Span | None:
+    return None if value == "" else _span(value, SPANS)
+
+
+def _window(value: Any) -> int | Span:
+    if isinstance(value, str):
+        return _span(value, f"a whole number of rows, or the newest {SPANS}")
+    return int(number(0, "", low=0, whole=True).read(value))
 
 
 def _version(value: Any) -> int:
@@ -250,28 +271,35 @@ MODEL = Group(
                     {
                         "holdout": Value(
                             _holdout,
-                            "a share: 1% to 90%",
-                            "held-out rows",
+                            SHARE,
+                            "held-out rows: a share, or with `by` the newest span: 3 months",
                             "20%",
                             {
                                 "anyOf": [
                                     {"type": "number", "minimum": 0.01, "maximum": 0.9},
                                     {"type": "string", "pattern": PERCENT},
+                                    SPAN_FORM,
                                 ]
                             },
                         ),
                         "group": text("", "rows with the same value stay on one side"),
-                        "by": text("", "a date column: the rows from `cut` on are held out"),
+                        "by": text("", "a date column: the latest rows are held out"),
                         "cut": Value(
                             _date,
                             "a date: 2025-04-01",
-                            "where held-out rows begin",
+                            "where held-out rows begin, where it stands still",
                             "",
                             {"type": "string"},
                         ),
+                        "gap": Value(
+                            _gap,
+                            SPANS,
+                            "this close before the held-out rows none is trained on",
+                            "",
+                            {"anyOf": [SPAN_FORM, {"const": ""}]},
+                        ),
                     },
                     "which rows are held out",
-                    later={"gap": "Choose `cut`, and leave the rows before it out of the table."},
                 ),
                 "columns": Each(COLUMN, "what cannot be seen from the values alone"),
                 "exclude": texts(
@@ -279,7 +307,13 @@ MODEL = Group(
                 ),
                 "personal": texts("hashed in logs, masked in errors"),
                 "learn_from_traffic": flag(True, "labelled predictions join the next training"),
-                "window": number(0, "newest rows that count; 0: all", low=0, whole=True),
+                "window": Value(
+                    _window,
+                    "a whole number of rows, or a span of time",
+                    "newest rows that count, by number or by time (12 months); 0: all",
+                    0,
+                    {"anyOf": [{"type": "integer", "minimum": 0}, SPAN_FORM]},
+                ),
                 "checks": text("checks.yaml", "the rules, beside config.yaml"),
             },
             "rows, target, split",

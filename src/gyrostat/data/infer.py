@@ -163,9 +163,18 @@ def _exclude_declared(result: Inference, settings: DataSettings, n_rows: int) ->
         if not guess.excluded and guess.name != result.target and guess.n_missing == n_rows:
             guess.excluded = "empty"
     result.group, result.entity = settings.split.group, settings.keys.entity
-    for key in ("group", "by"):
-        name = getattr(settings.split, key)
+    named = {
+        "split.group": settings.split.group, "split.by": settings.split.by,
+        "keys.entity": settings.keys.entity, "keys.event_at": settings.keys.event_at,
+    }  # fmt: skip
+    for key, name in named.items():
         if name and name not in columns:
             raise DataError(
-                f"data.split.{key} is {name!r}, which is no column of the table. Columns: {', '.join(columns)}."
+                f"data.{key} is {name!r}, which is no column of the table. Columns: {', '.join(columns)}."
             )
+    if (name := settings.at) and columns[name].kind != "date":
+        key = "split.by" if settings.split.by else "keys.event_at"
+        raise DataError(
+            f"data.{key} is {name!r}, which holds no dates but is read as {columns[name].kind}. Say how it writes them: "
+            f'data.columns: {{{name}: {{kind: date, format: "%d.%m.%Y"}}}}'
+        )

@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Self
+
+UNITS = {"h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
+SPAN = r"^([1-9]\d{0,5})\s?(h|hours?|d|days?|w|weeks?|mo|months?|y|years?)$"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A length of time in the calendar: a month is as long as the calendar makes it."""
+
+    n: int
+    unit: str
+    """One of `UNITS`."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`3 months`, `60d`, `1 year`.
+
+        Raises:
+            ValueError: it is no span.
+        """
+        found = re.fullmatch(SPAN, text.strip())
+        if not found:
+            raise ValueError(text)
+        said = found[2].rstrip("s")
+        unit = next(short for short, name in UNITS.items() if said in (short, name))
+        return cls(int(found[1]), unit)
+
+    def __str__(self) -> str:
+        return f"{self.n} {UNITS[self.unit]}{'s' if self.n > 1 else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +63,19 @@ class KeySettings:
 
 @dataclass(frozen=True, slots=True)
 class SplitSettings:
-    """Which rows are held out. It depends on the row alone, so it is the same in every snapshot."""
+    """Which rows are held out: by the row alone, so it is the same in every snapshot, or by a cut in time."""
 
-    holdout: float = 0.2
-    """Share of rows, 0 to 1, by the hash of the group, else of the entity, else of the inputs without the target."""
+    holdout: float | Span = 0.2
+    """Share of rows, 0 to 1, by the hash of the group, else of the entity, else of the inputs without the target.
+    With `by` also a span: the newest such span of the rows there are, so the cut moves on with them."""
     group: str = ""
     """Rows with the same value of this column stay on one side."""
     by: str = ""
-    """A date column: the rows from `cut` on are held out instead (see `cut`)."""
+    """A date column: the rows from a cut on are held out instead."""
     cut: str = ""
-    """ISO date; only with `by`."""
+    """ISO date at which the held-out rows begin, with `by`; empty: `holdout` is a span."""
+    gap: Span | None = None
+    """With `by`: the rows this close before the cut are on neither side, as their targets reach beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +108,13 @@ class DataSettings:
     """Hashed with a key in logs, masked in errors, never a feature by default."""
     learn_from_traffic: bool = True
     """Labelled predictions join the next training."""
-    window: int = 0
-    """Newest rows that count, traffic included; 0: all."""
+    window: int | Span = 0
+    """Newest rows that count, traffic included, by their number or by time; 0: all."""
     checks: str = "checks.yaml"
     threshold: float = 0.5
     """Binary: the positive class is answered from this probability on; part of the version."""
+
+    @property
+    def at(self) -> str:
+        """The column that says when a row happened; empty: there is none."""
+        return self.split.by or self.keys.event_at

@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from gyrostat_runtime.schema import Schema
 
 from gyrostat.data import checks, frames, split, tables
 from gyrostat.data.infer import Inference, infer
+from gyrostat.data.names import quoted
 from gyrostat.data.numerals import NumberFormat
 from gyrostat.data.settings import DataSettings
 from gyrostat.errors import DataError, UsageError
@@ -105,9 +107,9 @@ def take(
     schema = inference.schema(tuple(c for c in settings.personal if c in df.columns))
     moment = time.time() if until is None else until
     seen: list[dict[str, Any]] = []
-    cut: dict[str, Any] = {"log": {}, "labels": {}, "at": moment}
+    heard: dict[str, Any] = {"log": {}, "labels": {}, "at": moment}
     if settings.learn_from_traffic:
-        seen, cut = traffic.labelled(
+        seen, heard = traffic.labelled(
             state, model, schema, until=moment, mature_after_s=mature_after_s
         )
     rows = _together(
@@ -126,10 +128,12 @@ def take(
         return known
     origins, sides = rows["_origin"].to_list(), rows["_side"].to_list()
     n_train, n_heldout = sides.count(split.TRAIN), sides.count(split.HELDOUT)
+    cut = split.cut_of(rows, settings, schema)
     if passed and min(n_train, n_heldout) < 2:
         raise DataError(
             f"The split leaves {n_train} rows to train and {n_heldout} to judge of {rows.height}; both need two at least. "
-            "Change data.split, or bring more rows. Nothing was done.",
+            + _by_time(rows, settings, schema, cut)
+            + "Change data.split, or bring more rows. Nothing was done.",
             n_train=n_train,
             n_heldout=n_heldout,
         )
@@ -140,12 +144,52 @@ def take(
         "id": id, "fingerprint": fingerprint, "model": model, "lance_version": version, "n_rows": rows.height,
         "n_source": origins.count("source"), "n_traffic": origins.count("traffic"), "n_read": df.height,
         "n_labelled_traffic": len(seen), "n_train": n_train, "n_heldout": n_heldout, "schema": schema.as_json(),
-        "columns": df.columns, "cut": cut, "checks": report, "passed": passed, "source": settings.source.path,
+        "columns": df.columns, "cut": heard, "split": _rule(settings, schema, cut), "n_apart": sides.count(split.APART), "checks": report, "passed": passed, "source": settings.source.path,
         "made_at": known["made_at"] if known and version else moment,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(made, ensure_ascii=False, allow_nan=False, indent=1).encode())
     return made
+
+
+def _by_time(
+    rows: polars.DataFrame, settings: DataSettings, schema: Schema, cut: datetime | None
+) -> str:
+    """Where a split by time leaves too little: from when to when the rows are, and where they are cut."""
+    if not settings.split.by:
+        return ""
+    at = split.times(rows, settings.split.by, schema)
+    name = quoted(settings.split.by)
+    if cut is None:
+        return f"None of them has a date in {name}. "
+    unknown = f"; {at.null_count():,} rows have no date" if at.null_count() else ""
+    return f"{name} goes from {at.min():%Y-%m-%d} to {at.max():%Y-%m-%d}, cut at {cut:%Y-%m-%d}{unknown}. "
+
+
+def _rule(settings: DataSettings, schema: Schema, cut: datetime | None) -> dict[str, Any]:
+    """By what the sides were told apart: with another rule, a row may have changed its side."""
+    of = settings.split
+    kinds = {c.name: c.kind for c in schema.inputs}
+    by_row = {} if of.by else {f.column: kinds[f.column] for f in schema.features}
+    return {
+        "holdout": str(of.holdout), "group": of.group, "entity": settings.keys.entity, "by": of.by,
+        "gap": str(of.gap or ""), "features": by_row, "cut": cut.isoformat() if cut else "",
+    }  # fmt: skip
+
+
+def sides(made: dict[str, Any]) -> str:
+    """How the rows of a snapshot are divided, in words."""
+    rule = made.get("split", {})
+    n_apart = made.get("n_apart", 0)
+    how = (
+        f"what {quoted(rule['by'])} has from {rule['cut'].replace('T', ' ').removesuffix(' 00:00:00')} on"
+        if rule.get("cut")
+        else f"by {quoted(rule['group'] or rule['entity'])}, each on one side"
+        if rule.get("group") or rule.get("entity")
+        else "by the row itself"
+    )
+    apart = f", {n_apart:,} on neither side (in the gap, or without a date)" if n_apart else ""
+    return f"{made['n_train']:,} rows to train, {made['n_heldout']:,} held out: {how}{apart}"
 
 
 def newest(
@@ -185,8 +229,7 @@ def _together(
             )
         )
     rows = pl.concat(parts).filter(pl.col(schema.output.target).is_not_null())
-    if settings.window:
-        rows = rows.tail(settings.window)
+    rows = split.recent(rows, settings, schema)
     return rows.with_columns(
         pl.Series("_side", split.sides(rows, settings, schema), dtype=pl.String)
     )
@@ -316,3 +359,31 @@ def read(state: Path, model: str, id: str) -> polars.DataFrame:
     assert isinstance(frame, pl.DataFrame)
     # In an order that only the rows decide, so that a training on them can be repeated.
     return frame.sort("_key").drop("_key").rename(lambda name: unquote(name))
+
+
+def unseen(
+    state: Path, model: str, id: str, later: dict[str, Any], heldout: polars.DataFrame
+) -> list[bool] | None:
+    """For each held-out row of a `later` snapshot, whether it was no training row of snapshot `id`; None: none of them was.
+
+    Where both were split alike, and the cut has not gone back, no row needs to be looked at.
+
+    Raises:
+        UsageError, DataError: that snapshot, or its rows, are not there.
+    """
+    earlier = record(state, model, id)
+    old, new = ({"cut": "", **made.get("split", {})} for made in (earlier, later))
+    if old.pop("cut") <= new.pop("cut") and old == new:
+        return None
+    both = _kinds(earlier).items() & _kinds(later).items()
+    names = sorted(name for name, _ in both)
+    rows = read(state, model, id)
+    trained = rows.filter(rows["_side"] == split.TRAIN)
+    known = set(split.canonical([trained[name] for name in names]))
+    return [row not in known for row in split.canonical([heldout[name] for name in names])]
+
+
+def _kinds(made: dict[str, Any]) -> dict[str, str]:
+    """Each column of a snapshot's rows, the target too, with what it holds."""
+    schema = Schema.from_json(made["schema"])
+    return {c.name: c.kind for c in schema.inputs} | {schema.output.target: schema.output.task}

@@ -1,20 +1,26 @@
-"""Which side of the split a row is on: by the row alone, so it is the same in every snapshot, and twins stay together."""
+"""Which side of the split a row is on: by the row alone, so it is the same in every snapshot, and twins stay together.
+
+By time, it is the row's own time and the cut that decide. A cut that follows the newest row only moves on as rows come,
+so what a version was judged by may teach a later one, and never the other way round.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gyrostat_runtime.schema import Schema
 
 from gyrostat.data.dates import instants, moment
-from gyrostat.data.settings import DataSettings
+from gyrostat.data.settings import DataSettings, Span
 from gyrostat.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
 
-HELDOUT, TRAIN = "heldout", "train"
+HELDOUT, TRAIN, APART = "heldout", "train", "apart"
+"""`apart`: on neither side, as it lies in the gap before the cut, or its time is not known."""
 
 
 def canonical(columns: list[pl.Series]) -> list[bytes]:
@@ -74,7 +80,7 @@ def sides(df: pl.DataFrame, settings: DataSettings, schema: Schema) -> list[str]
     """
     split = settings.split
     if split.by:
-        return _by_time(df[split.by], split.cut, schema)
+        return _by_time(df, settings, schema)
     names = dict.fromkeys(f.column for f in schema.features if f.column not in schema.personal)
     keys = canonical([df[name] for name in names or [c.name for c in schema.inputs]])
     key = split.group or settings.keys.entity
@@ -83,16 +89,80 @@ def sides(df: pl.DataFrame, settings: DataSettings, schema: Schema) -> list[str]
         groups = canonical([own])
         known = own.is_not_null().to_list()
         keys = [g if k else r for g, k, r in zip(groups, known, keys, strict=True)]
+    assert isinstance(split.holdout, float)  # a span goes with `by`
     return [side_of(k, split.holdout) for k in keys]
 
 
-def _by_time(column: pl.Series, cut: str, schema: Schema) -> list[str]:
-    form = next((c.format for c in schema.inputs if c.name == column.name), "")
+def times(df: pl.DataFrame, name: str, schema: Schema) -> pl.Series:
+    """When each row happened, in UTC without a zone; null where that is not known.
+
+    A labelled prediction whose request did not say when happened when it was asked.
+    """
+    import polars as pl
+
+    form = next((c.format for c in schema.inputs if c.name == name), "")
+    at = instants(df[name], form)
+    if "_seen_at" not in df.columns:
+        return at
+    asked = pl.from_epoch((df["_seen_at"] * 1e6).cast(pl.Int64), time_unit="us")
+    is_asked = at.is_null() & (df["_origin"] == "traffic")
+    return at.zip_with(~is_asked, asked)
+
+
+def before(moment: datetime, span: Span) -> datetime:
+    """The moment a span earlier; of a day that a month does not have, its last one."""
+    import polars as pl
+
+    return pl.Series([moment]).dt.offset_by(f"-{span.n}{span.unit}").item()
+
+
+def cut_of(df: pl.DataFrame, settings: DataSettings, schema: Schema) -> datetime | None:
+    """Where these rows' held-out side begins, in UTC without a zone; None: they are not split by time, or have none.
+
+    Raises:
+        ConfigError: `cut` is no date.
+    """
+    split = settings.split
+    if not split.by:
+        return None
+    if isinstance(split.holdout, Span):
+        newest = times(df, split.by, schema).max()
+        return before(newest, split.holdout) if isinstance(newest, datetime) else None
     try:
-        border = moment(cut)
+        return moment(split.cut).astimezone(UTC).replace(tzinfo=None)
     except ValueError as error:
         raise ConfigError(
-            f"data.split.cut is {cut!r}; a date is needed, as in 2025-04-01. Nothing was changed."
+            f"data.split.cut is {split.cut!r}; a date is needed, as in 2025-04-01. Nothing was changed."
         ) from error
-    is_later = (instants(column, form) >= border.replace(tzinfo=None)).fill_null(False)
-    return [HELDOUT if later else TRAIN for later in is_later.to_list()]
+
+
+def _by_time(df: pl.DataFrame, settings: DataSettings, schema: Schema) -> list[str]:
+    """A standing cut belongs to the later side; of a span, the moment exactly that long ago does not."""
+    import polars as pl
+
+    split, cut = settings.split, cut_of(df, settings, schema)
+    if cut is None:
+        return [APART] * df.height
+    at = times(df, split.by, schema)
+    is_later = at > cut if isinstance(split.holdout, Span) else at >= cut
+    is_before = ~is_later if split.gap is None else at < before(cut, split.gap)
+    found = pl.select(
+        pl.when(is_later).then(pl.lit(HELDOUT)).when(is_before).then(pl.lit(TRAIN)).otherwise(pl.lit(APART))
+    )  # fmt: skip
+    return found.to_series().to_list()
+
+
+def recent(df: pl.DataFrame, settings: DataSettings, schema: Schema) -> pl.DataFrame:
+    """The rows inside the declared window: the newest by number, or by time; what has no time is outside of one by time."""
+    window, name = settings.window, settings.at
+    if not window:
+        return df
+    if isinstance(window, Span):
+        at = times(df, name, schema)
+        newest = at.max()
+        return (
+            df.filter(at > before(newest, window)) if isinstance(newest, datetime) else df.clear()
+        )
+    if name:
+        df = df[times(df, name, schema).arg_sort(nulls_last=False)]
+    return df.tail(window)

@@ -316,11 +316,13 @@ def _order(result: Inference, df: pl.DataFrame) -> None:
             *([pace] if pace else []),
             "sorted" if is_sorted else "unsorted",
         ]
-        cut = cast("Any", at.sort()[int(0.8 * df.height)])
+        cut, newest = (cast("Any", at.sort()[k]) for k in (int(0.8 * df.height), df.height - 1))
+        length = newest - cut
+        span = f"{length.days + 1}d" if length.days else f"{length.seconds // 3600 + 1}h"
         name = shown(guess.name)
-        do = f"data.keys: {{event_at: {name}}} and data.split: {{by: {name}, cut: {cut:%Y-%m-%d}}}"
+        do = f"data.split: {{by: {name}, holdout: {span}}}"
         why = (
-            f"{at.min():%Y-%m-%d} to {at.max():%Y-%m-%d}; rows may be ordered in time: {do} holds out the latest 20 %; not taken: that cut "
-            "stands still, so no row after it would ever be learned from until you move it. Rows are held out at random"
+            f"{at.min():%Y-%m-%d} to {newest:%Y-%m-%d}; rows may be ordered in time: {do} holds out the latest 20 %; not taken: what is "
+            f"held out is learned from only when it is older than {span}, so the loop answers a change that much later. Rows are held out at random"
         )
         result.notes.append(Note(guess.name, ", ".join(facts), why, do=do))

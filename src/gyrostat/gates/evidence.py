@@ -66,6 +66,7 @@ def evaluate(
     champion_bundle: str = "",
     seen_at: Any = None,
     champion_made_at: float | None = None,
+    is_unseen: Any = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure a packed candidate on held-out rows; strict JSON values.
@@ -77,6 +78,7 @@ def evaluate(
         champion: What serves now; None: there is none.
         seen_at: (n,) when each held-out row came to be known, seconds since 1970.
         champion_made_at: When the champion's snapshot was cut; rows seen later are newer than it.
+        is_unseen: (n,) whether the champion was not trained on each held-out row; None: it was on none.
 
     Raises:
         JobError: there is no held-out row that the candidate answers.
@@ -110,6 +112,8 @@ def evaluate(
     if champion is not None:
         theirs_asked = ask(champion, columns)
         both = is_known & theirs_asked.is_answered
+        if is_unseen is not None:
+            both = both & np.asarray(is_unseen, dtype=bool)
         evidence["champion"] = compare(
             _only(mine, both[is_known]),
             _only(

@@ -192,14 +192,15 @@ def evaluation(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     from gyrostat.registry import bundles
 
     settings, state = _settings(spec), Path(spec["state"])
-    rows, schema, _ = _rows(spec)
+    rows, schema, record = _rows(spec)
     heldout, train = rows.filter(rows["_side"] == "heldout"), rows.filter(rows["_side"] == "train")
     _hold(folder, spec)
     champion = spec.get("champion")
-    theirs, made_at = None, None
+    theirs, made_at, is_unseen = None, None, None
     if champion:
         theirs = _session(spec, champion["bundle"])
         made_at = snapshots.record(state, spec["model"], champion["snapshot"])["made_at"]
+        is_unseen = snapshots.unseen(state, spec["model"], champion["snapshot"], record, heldout)
     candidate = _session(spec, spec["bundle"])
     try:
         place = bundles.path(state, spec["bundle"])
@@ -207,7 +208,7 @@ def evaluation(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
             candidate, theirs, heldout=frames.columns_of(heldout, schema), truth=frames.target(heldout, schema),
             train_truth=frames.target(train, schema), settings=settings.gates,
             size_bytes=sum(f.stat().st_size for f in place.rglob("*") if f.is_file()),
-            champion_bundle=champion["bundle"] if champion else "", seen_at=heldout["_seen_at"].to_numpy(), champion_made_at=made_at,
+            champion_bundle=champion["bundle"] if champion else "", seen_at=heldout["_seen_at"].to_numpy(), champion_made_at=made_at, is_unseen=is_unseen,
         )  # fmt: skip
     finally:
         candidate.close()
