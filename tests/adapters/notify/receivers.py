@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,9 +36,12 @@ class Inbox:
 
 
 @contextmanager
-def a_server(kind: type, handler: type, inbox: Inbox):
+def a_server(kind: type, handler: type, inbox: Inbox, tls: ssl.SSLContext | None = None):
     with kind(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # who does not trust us hangs up
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         inbox.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield inbox
@@ -45,7 +49,7 @@ def a_server(kind: type, handler: type, inbox: Inbox):
 
 
 @contextmanager
-def an_http_inbox():
+def an_http_inbox(tls: ssl.SSLContext | None = None):
     inbox = Inbox()
 
     class Handler(BaseHTTPRequestHandler):
@@ -63,28 +67,35 @@ def an_http_inbox():
         def log_message(self, *_: Any) -> None:
             pass
 
-    with a_server(ThreadingHTTPServer, Handler, inbox) as found:
+    with a_server(ThreadingHTTPServer, Handler, inbox, tls) as found:
         yield found
 
 
 @contextmanager
-def a_mail_inbox():
+def a_mail_inbox(tls: ssl.SSLContext | None = None, starttls: ssl.SSLContext | None = None):
+    """Under TLS from the start, or where STARTTLS asks for it."""
     inbox = Inbox()
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            read, write = self.rfile, self.wfile
+
             def say(line: str) -> None:
-                self.wfile.write(f"{line}\r\n".encode())
+                write.write(f"{line}\r\n".encode())
 
             say("220 here")
-            while line := self.rfile.readline().decode().strip():
+            while line := read.readline().decode().strip():
                 word = line.split()[0].upper()
                 if word == "EHLO":
-                    say("250 here")
+                    say("250-here\r\n250 STARTTLS" if starttls else "250 here")
+                elif word == "STARTTLS" and starttls:
+                    say("220 go on")
+                    link = starttls.wrap_socket(self.connection, server_side=True)
+                    read, write = link.makefile("rb"), link.makefile("wb", buffering=0)
                 elif word == "DATA":
                     say("354 go on")
                     lines = []
-                    while (text := self.rfile.readline().decode().rstrip("\r\n")) != ".":
+                    while (text := read.readline().decode().rstrip("\r\n")) != ".":
                         lines.append(text)
                     inbox.got.append("\n".join(lines))
                     say("250 taken")
@@ -94,5 +105,5 @@ def a_mail_inbox():
                 else:
                     say(f"{inbox.answers.pop(0) if inbox.answers else 250} well")
 
-    with a_server(socketserver.ThreadingTCPServer, Handler, inbox) as found:
+    with a_server(socketserver.ThreadingTCPServer, Handler, inbox, tls) as found:
         yield found
