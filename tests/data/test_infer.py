@@ -1,11 +1,13 @@
 import csv
 import json
+import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gyrostat.data import frames, tables
+from gyrostat.data import frames, report, tables
 from gyrostat.data.infer import Inference, infer
 from gyrostat.data.settings import ColumnSettings
 from gyrostat.errors import DataError, GyrostatError, NotYetError
@@ -479,3 +481,20 @@ def test_a_word_among_dates_is_missing_and_named(tmp_path: Path) -> None:
 def test_a_rare_class_is_counted_as_rare(tmp_path: Path) -> None:
     rows = "".join(f"{n}.5,{'yes' if n % 50 == 0 else 'no'}\n" for n in range(400))
     assert "only 2.0 % of the rows are 'yes' (8)" in said(of("x,t\n" + rows, "t", tmp_path), "t")
+
+
+@pytest.mark.parametrize("name", ["count", "value", "len", "index", "literal", "row", "n", "a", "b", "at", "text", "c0", "low"])  # fmt: skip
+@pytest.mark.parametrize("is_target", [True, False])
+def test_no_name_is_one_that_only_we_may_use(project: Any, name: str, is_target: bool) -> None:
+    """Each of these is what some step calls a column of its own."""
+    dice = random.Random(3)
+    rows = []
+    for n in range(80):
+        day = f"2025-{1 + n // 28:02}-{1 + n % 28:02}"
+        rows.append(f"{day},{dice.choice(['x', 'y', 'z'])},{n % 11},{dice.uniform(0, 9):.2f}\n")
+    header = f"day,kind,other,{name}" if is_target else f"day,kind,{name},target"
+    table = project(header + "\n" + "".join(rows), name if is_target else "target")
+    record = table.take()
+    assert record["n_rows"] == table.rows(record).height == 80
+    df = tables.read(table.path, table.settings.source)
+    assert report.lines(report.facts(df, table.inference, table.settings))

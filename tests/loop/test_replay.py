@@ -74,7 +74,9 @@ class World:
         self.segments.append(lines, {"second": self.second})
         f = facts_of(self.ledger, "production/wine")
         settings = self.loaded.declaration.models["wine"]
-        counted = Evidence.of_routes(settings.rollout, settings.gates, routes, since_seq=f.rollout_seq, champion_since_seq=f.promoted_seq)  # fmt: skip
+        counted = Evidence.of_rollout(
+            settings.rollout, settings.gates, routes["arms"], f.rollout_seq
+        )
         place = Place()
         for line, after in read(self.state / "observations" / "wine"):
             counted.fold([line])

@@ -4,7 +4,17 @@ import os
 
 import pytest
 
-from gyrostat.observations import Broken, Place, Segments, evidence, prune, read, verify
+from gyrostat.observations import (
+    Broken,
+    Place,
+    Segments,
+    evidence,
+    holds,
+    prune,
+    read,
+    start_of,
+    verify,
+)
 
 
 def values(folder, since=None):
@@ -122,3 +132,53 @@ def test_old_segments_go_and_the_chain_of_the_rest_stays_whole(tmp_path):
     assert Segments(tmp_path).place == segments.place
     paths[3].write_bytes(paths[3].read_bytes().replace(b'"second":', b'"zecond":', 1))
     assert verify(tmp_path)[1] == Broken(4, 1)
+
+
+def a_long_record(folder, n=60):
+    """Routes move on every five seconds; labels of older ones come late."""
+    segments = Segments(folder, segment_bytes=900)
+    for second in range(n):
+        seq = 1 + second // 5
+        late = {"second": second, "routes_seq": max(1, seq - 3), "n_labels": 1}
+        segments.append([{"second": second, "routes_seq": seq}, late], {"closed": second})
+    return segments
+
+
+@pytest.mark.parametrize("seq", [0, 1, 2, 7, 12, 13])
+def test_a_start_leaves_out_no_line_of_its_routes_and_little_else(tmp_path, seq):
+    a_long_record(tmp_path)
+    whole = values(tmp_path)
+    wanted = [line for line in whole if line["routes_seq"] >= seq]
+    found = values(tmp_path, start_of(tmp_path, seq))
+    assert [line for line in found if line["routes_seq"] >= seq] == wanted
+    first = next((n for n, line in enumerate(whole) if line["routes_seq"] >= seq), len(whole))
+    assert len(found) <= len(whole) - first + 16
+
+
+def test_a_start_is_found_again_after_a_restart_and_in_a_record_that_said_nothing_of_routes(
+    tmp_path,
+):
+    segments = a_long_record(tmp_path)
+    known = start_of(tmp_path, 7)
+    again = Segments(tmp_path, segment_bytes=900)
+    assert again.place == segments.place
+    again.append([{"second": 60, "routes_seq": 2}], {"closed": 60})
+    assert start_of(tmp_path, 7) == known
+    for path in tmp_path.glob("*.seg"):
+        path.write_bytes(path.read_bytes().replace(b',"top":', b',"pot":'))
+    assert start_of(tmp_path, 7) == Place()
+    Segments(tmp_path, segment_bytes=1).append([{"second": 61}], {"closed": 61})
+    assert start_of(tmp_path, 13).segment > known.segment
+
+
+def test_a_place_holds_while_what_stands_before_it_is_there(tmp_path):
+    segments = a_long_record(tmp_path)
+    places = [place for _, place in read(tmp_path)]
+    assert all(holds(tmp_path, place) for place in (Place(), places[0], places[-1], segments.place))
+    last = places[-1]
+    assert not holds(tmp_path, Place(last.segment, last.offset, "a" * 64))
+    assert not holds(tmp_path, Place(last.segment, last.offset + 9, last.chain))
+    assert not holds(tmp_path, Place(last.segment + 1, 10, last.chain))
+    path = tmp_path / f"{last.segment:08}.seg"
+    path.write_bytes(path.read_bytes()[: last.offset - 1])
+    assert not holds(tmp_path, last)

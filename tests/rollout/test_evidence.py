@@ -251,13 +251,16 @@ def test_what_was_kept_about_another_pair_is_not_taken_over():
     assert other.traffic(2) is None
 
 
-def test_of_routes_takes_the_arms_of_the_routes_file():
+def test_a_rollout_is_about_the_arms_of_its_routes():
     arms = [
         {"bundle": "old", "version": 1, "role": "champion", "share": 1.0, "shadow": False},
         {"bundle": "new", "version": 2, "role": "candidate", "share": 0.0, "shadow": True},
     ]
-    evidence = Evidence.of_routes(SETTINGS, GATES, {"arms": arms}, since_seq=2)
-    assert (evidence.champion, evidence.candidate) == ("old", "new")
+    evidence = Evidence.of_rollout(SETTINGS, GATES, arms, 2)
+    assert evidence.pair == ["old", "new", 2, None]
+    evidence.fold(a_second(1, n=(100, 100), errors=(30, 30)))
+    assert evidence.champion_limits()["limits"] == {}
+    assert evidence.traffic(2)["limits"]["error_rate"]["value"] == 0.3
 
 
 def outcome(rng, *, champion_rate, candidate_rate):

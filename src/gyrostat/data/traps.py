@@ -178,7 +178,7 @@ class _Target:
             words = {v: word(v) for v in plain.drop_nulls().unique().to_list()}
             values = plain.replace_strict({v: w if w in kept else None for v, w in words.items()}, default=None)  # fmt: skip
         filled = values.drop_nulls()
-        counts = filled.value_counts()["count"]
+        counts = filled.rename("value").value_counts()["count"]
         most = float(counts.max() or 0) / max(1, len(filled))  # type: ignore[arg-type]
         return cls(result.target, values, not result.classes, len(counts), most)
 

@@ -27,7 +27,7 @@ from gyrostat.demo import worlds
 from gyrostat.demo.traffic import Traffic
 from gyrostat.errors import GyrostatError, JobError, UsageError
 from gyrostat.ledger.times import span
-from gyrostat.terms import Told
+from gyrostat.terms import Entry, Told
 
 PER_SECOND = 120.0
 PATIENCE_S = 240.0
@@ -247,7 +247,7 @@ def _made_and_released(stage: Stage, table: Path, target: str | None) -> dict[st
     stage.port, stage.control_port = free(8080), free(7007)
     metric, sides = next(iter(made["limits"].items()))
     limit = next(iter(sides.values()))
-    margin, rail = (0.2 * limit, "x1.3") if made["task"] == "regression" else (0.1, "+10pp")
+    margin, rail = (0.2 * limit, "x1.3") if "max" in sides else (0.1, "+10pp")
     overlay = OVERLAY.format(
         model=stage.model,
         port=stage.port,
@@ -261,33 +261,36 @@ def _made_and_released(stage: Stage, table: Path, target: str | None) -> dict[st
         f"   project    {stage.folder}   {made['n_rows']:,} rows, target {made['target']}, {made['task']}"
     )
     start_up(stage)
-    stage.wait(
-        "a first candidate that asks for approval", lambda: _waiting(stage) or _ended_badly(stage)
-    )
-    stage.command("approve", stage.model, "--reason", "the demo, as you would")
-    promoted = stage.wait("version 1 to be champion", lambda: stage.entries("promoted"))[-1]
+
+    def released() -> list[Entry]:
+        _stop_where_it_ended(stage)
+        _approve(stage, "as you would")
+        return stage.entries("promoted")
+
+    promoted = stage.wait("version 1 to be champion", released)[-1]
     stage.wait(
         "the model server to answer with it", lambda: stage.status()["champion"].get("applied")
     )
     took = span(time.monotonic() - began)
     quality = stage.status()["champion"]
-    stage.say(
-        f"   released   version 1 is champion after {took}: {quality['words']}; approved by this demo, as you would"
-    )
+    stage.say(f"   released   version 1 is champion after {took}: {quality['words']}")
     return {"title": "A model is made and released", "entry": promoted.position}
 
 
-def _waiting(stage: Stage) -> bool:
-    return bool(stage.status()["needs_you"])
-
-
-def _ended_badly(stage: Stage) -> bool:
+def _stop_where_it_ended(stage: Stage) -> None:
     for kind in ("gave_up", "gate_failed", "checks_failed", "staging_failed"):
         for entry in stage.entries(kind):
             raise StoryError(
                 f"The first candidate was not released: {kind} {entry.body.get('cause', '')} ({entry.ref})"
             )
-    return False
+
+
+def _approve(stage: Stage, how: str) -> None:
+    """Say yes to whatever waits for a person."""
+    for ask in stage.status()["needs_you"]:
+        if ask["what"] in ("undecided", "approval", "expired"):
+            stage.say(f"   approved   by this demo, {how}: {ask['why']}")
+            stage.command("approve", ask["ref"], "--reason", f"the demo, {how}", may_refuse=True)
 
 
 def _the_world_moves(stage: Stage) -> tuple[dict[str, Any], worlds.Shift]:
@@ -374,12 +377,7 @@ def _follow(stage: Stage, *, began_after: int, version: int) -> Any:
                 raise StoryError(f"{entry.kind} in {entry.stream}: {stage.project.words(entry)}")
             if entry.kind == "promoted" and stage.status()["champion"]["version"] > version:
                 return entry
-        for ask in stage.status()["needs_you"]:
-            if ask["what"] in ("undecided", "approval", "expired"):
-                stage.say(f"   approved   by this demo, as you would: {ask['why']}")
-                stage.command(
-                    "approve", ask["ref"], "--reason", "the demo, as you would", may_refuse=True
-                )
+        _approve(stage, "as you would")
         return None
 
     return stage.wait("the candidate to take over", look)
@@ -421,10 +419,7 @@ def _answers(stage: Stage, after: int) -> bool:
     for entry in stage.project.ledger.entries(after=after):
         if entry.kind in ("gate_failed", "gave_up", "checks_failed", "staging_failed", "expired"):
             raise StoryError(f"The candidate was not released: {stage.project.words(entry)}")
-    for ask in stage.status()["needs_you"]:
-        if ask["what"] in ("undecided", "approval"):
-            stage.say(f"   approved   by this demo, as a hasty person would: {ask['why']}")
-            stage.command("approve", ask["ref"], "--reason", "hasty", may_refuse=True)
+    _approve(stage, "as a hasty person would")
     return any(arm["role"] == "candidate" and arm["share"] > 0 for arm in stage.status()["arms"])
 
 

@@ -17,10 +17,10 @@ from gyrostat import config
 from gyrostat.adapters.local.workers import LocalWorkers
 from gyrostat.errors import UnavailableError
 from gyrostat.loop import reconcile, run
+from gyrostat.loop.judged import Follower
 from gyrostat.loop.reconcile import Terms
-from gyrostat.observations import ROLLOUT, Place
+from gyrostat.observations import ROLLOUT
 from gyrostat.observations import evidence as evidence_of
-from gyrostat.observations import read as read_observations
 from gyrostat.rollout.evidence import Evidence
 
 Current = Callable[[], config.Loaded]
@@ -77,7 +77,7 @@ class LocalWorld:
     def __init__(self, project: Path, state: Path, declarations: Declarations) -> None:
         self.project, self.state, self.declarations = project, state, declarations
         self.workers = LocalWorkers(state)
-        self._evidence: dict[str, tuple[Evidence, Place, dict[str, Any]]] = {}
+        self._followers: dict[str, tuple[Follower, Follower]] = {}
         self._left: dict[str, float] = {}
 
     # ---- looking
@@ -134,31 +134,27 @@ class LocalWorld:
             return 1
 
     def _judged(self, model: str, routes: dict[str, Any], *, is_in_traffic: bool) -> dict[str, Any]:
-        """Fold what the monitor closed since the last look."""
-        settings, _ = self.declarations.model(model, routes.get("declaration", ""))
-        kept = self._evidence.get(model)
-        pair = {k: routes.get(k) for k in ("rollout_seq", "promoted_seq", "declaration")}
-        pair |= {arm["role"]: arm["bundle"] for arm in routes["arms"]}
-        if kept is None or kept[2] != pair:
-            fresh = Evidence.of_routes(
-                settings.rollout, settings.gates, routes,
-                since_seq=routes.get("rollout_seq", 0), champion_since_seq=routes.get("promoted_seq", 0),
-            )  # fmt: skip
-            kept = (fresh, Place(), pair)
-        evidence, place, _ = kept
-        lines = []
-        for line, after in read_observations(self.state / "observations" / model, place):
-            lines.append(line)
-            place = after
-        evidence.fold(lines)
-        self._evidence[model] = (evidence, place, pair)
-        seen: dict[str, Any] = {"champion": evidence.champion_limits()}
+        """Fold what the monitor closed since the last look: about the champion, and about a candidate beside it."""
+        settings, declaration = self.declarations.model(model, routes.get("declaration", ""))
+        if model not in self._followers:
+            folder = self.state / "observations" / model
+            self._followers[model] = Follower(folder, "champion"), Follower(folder, "rollout")
+        alone, beside = self._followers[model]
+        champion = next((a["bundle"] for a in routes["arms"] if a["role"] == "champion"), "")
+        since = routes.get("promoted_seq", 0)
+        fresh = Evidence(settings.rollout, settings.gates, champion=champion, champion_since_seq=since)  # fmt: skip
+        seen: dict[str, Any] = {
+            "champion": alone.follow(fresh, declaration, since).champion_limits()
+        }
         if is_in_traffic:
             share = next(
                 (arm["share"] for arm in routes["arms"] if arm["role"] == "candidate"), 0.5
             )
+            since = routes.get("rollout_seq", 0)
+            fresh = Evidence.of_rollout(settings.rollout, settings.gates, routes["arms"], since)
+            evidence = beside.follow(fresh, declaration, since)
             seen["traffic"] = evidence.traffic(
-                routes["seq"], share=share or 0.5, evidence=evidence_of(place)
+                routes["seq"], share=share or 0.5, evidence=evidence_of(beside.place)
             )
             if seen["traffic"] is not None:
                 self._leave(model, seen["traffic"])

@@ -19,7 +19,7 @@ from gyrostat.ledger.entries import current
 from gyrostat.ledger.life import NEWEST, Say
 from gyrostat.loop import run
 from gyrostat.loop.reconcile import LIVES, finite, life_of
-from gyrostat.observations import Place
+from gyrostat.observations import Place, start_of
 from gyrostat.observations import read as read_observations
 from gyrostat.observations import verify as verify_observations
 from gyrostat.ports import Ledger
@@ -80,7 +80,7 @@ def replay(ledger: Ledger, state: Path, *, model: str = "") -> Report:
     Args:
         model: Only this one's.
     """
-    report, declarations = Report(), _Declarations(state)
+    report, declarations, traffic = Report(), _Declarations(state), _Traffic(state)
     for folder in sorted((state / "observations").glob("*/")):
         if not model or folder.name == model:
             n, odd = verify_observations(folder)
@@ -98,7 +98,7 @@ def replay(ledger: Ledger, state: Path, *, model: str = "") -> Report:
         try:
             entry = current(raw)
             if entry.kind not in life.EVENTS:
-                _judge(report, declarations, state, before, entry)
+                _judge(report, declarations, traffic, before, entry)
             after = life.fold(before, entry)
         except Exception as error:  # noqa: BLE001 - whatever a planted entry does: it is named, the others go on
             report.differ.append((raw.ref, f"cannot be read on: {error}"))
@@ -111,7 +111,7 @@ def replay(ledger: Ledger, state: Path, *, model: str = "") -> Report:
     return report
 
 
-def _judge(report: Report, declarations: _Declarations, state: Path, before: Any, entry: Entry) -> None:  # fmt: skip
+def _judge(report: Report, declarations: _Declarations, traffic: _Traffic, before: Any, entry: Entry) -> None:  # fmt: skip
     body = entry.body
     if body["release"] != NEWEST:
         report.miss(f"judged by the rules of release {body['release']}")
@@ -130,10 +130,10 @@ def _judge(report: Report, declarations: _Declarations, state: Path, before: Any
         return
     report.n_decisions += 1
     if kind == "production" and body["seen"].get("traffic"):
-        again = _traffic(state, before, settings, body["seen"]["traffic"])
+        again = traffic.seen(before, settings, body["seen"]["traffic"])
         _compare(report, entry, "traffic", again, body["seen"]["traffic"])
     elif kind == "run" and "evidence" in body["seen"]:
-        again = _measured(state, before, entry)
+        again = _measured(traffic.state, before, entry)
         _compare(report, entry, "gate evidence", again, body["seen"]["evidence"])
 
 
@@ -167,32 +167,47 @@ def _compare(report: Report, entry: Entry, what: str, again: Any, recorded: Any)
         report.n_evidence += 1
 
 
-def _traffic(state: Path, f: production.Facts, settings: config.ModelSettings, seen: dict[str, Any]) -> dict[str, Any] | str:  # fmt: skip
-    """What the observations up to the place that was named say."""
-    end = _end(seen.get("evidence", ""))
-    if end is None:
-        return "its evidence names no observations"
-    evidence = Evidence.of_routes(
-        settings.rollout, settings.gates, {"arms": production.routes(f)},
-        since_seq=f.rollout_seq, champion_since_seq=f.promoted_seq,
-    )  # fmt: skip
-    last = Place()
+class _Traffic:
+    """Counts a rollout's traffic again, from step to step: each line is read once."""
 
-    def lines() -> Iterator[dict[str, Any]]:
-        nonlocal last
-        for line, place in read_observations(state / "observations" / f.model):
-            if (place.segment, place.offset) > (end.segment, end.offset):
-                return
-            last = place
-            yield line
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._of: dict[str, tuple[list[Any], Evidence, Place]] = {}
 
-    evidence.fold(lines())
-    if (last.segment, last.offset) != (end.segment, end.offset):
-        return "its observations are no longer kept"
-    if last.chain != end.chain:
-        return {"observations": "another digest"}
-    share = production.share(f)
-    return evidence.traffic(seen["routes_seq"], share=share or 0.5, evidence=seen["evidence"]) or {}
+    def seen(self, f: production.Facts, settings: config.ModelSettings, seen: dict[str, Any]) -> dict[str, Any] | str:  # fmt: skip
+        """What the observations up to the place that was named say, or why not."""
+        end = _end(seen.get("evidence", ""))
+        if end is None:
+            return "its evidence names no observations"
+        folder = self.state / "observations" / f.model
+        evidence = Evidence.of_rollout(
+            settings.rollout, settings.gates, production.routes(f), f.rollout_seq
+        )
+        question, last = [*evidence.pair, f.declaration], start_of(folder, f.rollout_seq)
+        known = self._of.get(f.model)
+        if known and known[0] == question and _order(known[2]) <= _order(end):
+            _, evidence, last = known
+
+        def lines() -> Iterator[dict[str, Any]]:
+            nonlocal last
+            for line, place in read_observations(folder, last):
+                if _order(place) > _order(end):
+                    return
+                last = place
+                yield line
+
+        evidence.fold(lines())
+        self._of[f.model] = question, evidence, last
+        if _order(last) != _order(end):
+            return "its observations are no longer kept"
+        if last.chain != end.chain:
+            return {"observations": "another digest"}
+        share = production.share(f)
+        return evidence.traffic(seen["routes_seq"], share=share or 0.5, evidence=seen["evidence"]) or {}  # fmt: skip
+
+
+def _order(place: Place) -> tuple[int, int]:
+    return place.segment, place.offset
 
 
 def _end(text: str) -> Place | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gyrostat_runtime.files import write_atomic
 
-START_S = 20.0
+START_S = 120.0
 N_REQUESTS = 12
 
 

@@ -1,8 +1,18 @@
 """What was seen each second, in hash-chained segments that decisions point at."""
 
-from gyrostat.observations.segments import Broken, Place, Segments, evidence, prune, read, verify
+from gyrostat.observations.segments import (
+    Broken,
+    Place,
+    Segments,
+    evidence,
+    holds,
+    prune,
+    read,
+    start_of,
+    verify,
+)
 
 ROLLOUT = "rollout.json"
 """Beside the segments of a model: what its rollout was last judged from, for those who only look."""
 
-__all__ = ["ROLLOUT", "Broken", "Place", "Segments", "evidence", "prune", "read", "verify"]
+__all__ = ["ROLLOUT", "Broken", "Place", "Segments", "evidence", "holds", "prune", "read", "start_of", "verify"]  # fmt: skip

@@ -1,8 +1,9 @@
 """Append-only segments of JSON lines with one hash chain over all of them: `observations/<model>/<n>.seg`.
 
 Each line is an object with a last key `chain`: the SHA-256 of the chain before it and of the line without that key. An
-append is one write and one fsync, and ends with a *mark*: a line `{"mark": {...}}` that says up to where its author had
-read. What stands after the last mark is a torn append: it is cut away by the next one and never read.
+append is one write and one fsync, and ends with a *mark*: a line `{"mark": {...}, "top": n}` that says up to where its
+author had read, and the highest routes seq so far. What stands after the last mark is a torn append: it is cut away by the
+next one and never read.
 """
 
 from __future__ import annotations
@@ -50,14 +51,17 @@ class Segments:
         self.mark: dict[str, Any] = {}
         """What the last append said about itself."""
         self.cut_bytes = 0
+        self._top: int | None = 0
         self.place = self._recover()
+        if self._top is None:  # a release wrote it that did not say so
+            self._top = max((line.get("routes_seq", 0) for line, _ in read(folder)), default=0)
 
     def _recover(self) -> Place:
         numbers = _numbers(self.folder)
         for number in reversed(numbers):
             path = _path(self.folder, number)
             whole = mark_end = 0
-            chain, mark = None, None
+            chain, mark, top = None, None, None
             for line, end in _lines(path.read_bytes(), 0):
                 try:
                     value = json.loads(line)
@@ -65,7 +69,7 @@ class Segments:
                     break
                 whole = end
                 if "mark" in value:
-                    mark_end, chain, mark = whole, value["chain"], value["mark"]
+                    mark_end, chain, mark, top = whole, value["chain"], value["mark"], value.get("top")  # fmt: skip
             size = path.stat().st_size
             self.cut_bytes += size - mark_end
             if mark is None or chain is None:  # nothing whole was ever written here
@@ -73,7 +77,7 @@ class Segments:
                 continue
             if mark_end < size:
                 os.truncate(path, mark_end)
-            self.mark = mark
+            self.mark, self._top = mark, top
             return Place(number, mark_end, chain)
         return Place()
 
@@ -83,8 +87,10 @@ class Segments:
         Raises:
             OSError: the disk does not take it. Nothing counts as written; append the same again.
         """
+        lines = list(lines)
+        top = max([self._top or 0, *(line.get("routes_seq", 0) for line in lines)])
         chain, parts = self.place.chain, []
-        for value in [*lines, {"mark": mark}]:
+        for value in [*lines, {"mark": mark, "top": top}]:
             raw, chain = _sealed(value, chain)
             parts.append(raw)
         data = b"".join(parts)
@@ -105,7 +111,7 @@ class Segments:
             os.close(file)
         if is_new:
             sync_folder(self.folder)
-        self.mark = mark
+        self.mark, self._top = mark, top
         self.place = Place(number, offset + len(data), chain)
         return self.place
 
@@ -139,6 +145,39 @@ def read(folder: Path, since: Place | None = None) -> Iterator[tuple[dict[str, A
                 waiting = []
             else:
                 waiting.append((value, after))
+
+
+def start_of(folder: Path, seq: int) -> Place:
+    """A place before the first line of routes `seq` or later, at most a segment before it; little is read to find it."""
+    for number in reversed(_numbers(folder)):
+        top = _first_top(_path(folder, number))
+        if top is not None and top < seq:
+            return Place(number)
+    return Place()
+
+
+def _first_top(path: Path) -> int | None:
+    """The highest routes seq up to the end of a segment's first append; None where that is not said."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if b'"mark"' in line and "mark" in (value := json.loads(line)):
+                    return value.get("top")
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def holds(folder: Path, place: Place) -> bool:
+    """Whether that place is still there: a line ends at it, with its chain."""
+    if not place.segment:
+        return True
+    try:
+        with _path(folder, place.segment).open("rb") as file:
+            line = file.read(place.offset)[:-1].rpartition(b"\n")[2]
+            return file.tell() == place.offset and json.loads(line)["chain"] == place.chain
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Evidence:
         champion: digest of the champion's bundle.
         candidate: digest of the candidate's; empty: there is none.
         since_seq: routes seq with which the rollout began; older lines say nothing about it.
-        champion_since_seq: routes seq with which the champion was promoted.
+        champion_since_seq: routes seq with which the champion was promoted; None: the champion alone is not judged.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Evidence:
         champion: str,
         candidate: str = "",
         since_seq: int = 0,
-        champion_since_seq: int = 0,
+        champion_since_seq: int | None = 0,
     ) -> None:
         self.settings, self.gates = settings, gates
         self.champion, self.candidate = champion, candidate
@@ -104,32 +104,31 @@ class Evidence:
         self._of = {"champion": _Limits(), "candidate": _Limits()}
 
     @classmethod
-    def of_routes(
+    def of_rollout(
         cls,
         settings: RolloutSettings,
         gates: HasLimits,
-        routes: Mapping[str, Any],
-        *,
-        since_seq: int = 0,
-        champion_since_seq: int = 0,
+        arms: Iterable[Mapping[str, Any]],
+        since_seq: int,
     ) -> Evidence:
-        """For the arms that a routes file names."""
-        arms = {arm["role"]: arm["bundle"] for arm in routes["arms"]}
+        """About a candidate beside its champion, of the arms that routes name."""
+        bundles = {arm["role"]: arm["bundle"] for arm in arms}
         return cls(
-            settings,
-            gates,
-            champion=arms.get("champion", ""),
-            candidate=arms.get("candidate", ""),
-            since_seq=since_seq,
-            champion_since_seq=champion_since_seq,
-        )
+            settings, gates, champion=bundles.get("champion", ""), candidate=bundles.get("candidate", ""),
+            since_seq=since_seq, champion_since_seq=None,
+        )  # fmt: skip
 
     # ---- keeping
+
+    @property
+    def pair(self) -> list[Any]:
+        """Which bundles it is about, and from which routes on."""
+        return [self.champion, self.candidate, self.since_seq, self.champion_since_seq]
 
     def as_json(self) -> dict[str, Any]:
         """All that was folded, as JSON values: keep it beside the `Place` up to which lines were folded."""
         return {
-            "pair": [self.champion, self.candidate, self.since_seq, self.champion_since_seq],
+            "pair": self.pair,
             "last_second": self.last_second,
             "batch": asdict(self._batch),
             "tests": {k: [h.as_json(), p.as_json()] for k, (h, p) in self._tests.items()},
@@ -143,12 +142,7 @@ class Evidence:
 
     def resume(self, kept: Mapping[str, Any]) -> bool:
         """Take over what `as_json` gave; False, and nothing is taken, if it was about another pair of bundles."""
-        if kept["pair"] != [
-            self.champion,
-            self.candidate,
-            self.since_seq,
-            self.champion_since_seq,
-        ]:
+        if kept["pair"] != self.pair:
             return False
         self.last_second = kept["last_second"]
         self._batch = _Batch(**kept["batch"])
@@ -194,11 +188,14 @@ class Evidence:
             return 0
         return 1 if line["bundle"] == self.candidate and line["arm"] != "champion" else None
 
+    def _counts_alone(self, seq: int) -> bool:
+        return self.champion_since_seq is not None and seq >= self.champion_since_seq
+
     def _fold_traffic(self, line: Mapping[str, Any]) -> None:
         second, seq = line["second"], line["routes_seq"]
         self.last_second = max(self.last_second, second)
         is_champion = line["bundle"] == self.champion and line["arm"] == "champion"
-        if is_champion and seq >= self.champion_since_seq:
+        if is_champion and self._counts_alone(seq):
             self._fold_limits("champion", line)
         side = self._side(line)
         if side is None:
@@ -277,7 +274,7 @@ class Evidence:
 
     def _fold_labels(self, line: Mapping[str, Any]) -> None:
         is_champion = line["bundle"] == self.champion and line["arm"] == "champion"
-        if is_champion and line["routes_seq"] >= self.champion_since_seq:
+        if is_champion and self._counts_alone(line["routes_seq"]):
             self._fold_losses("champion", line)
         side = self._side(line)
         if side is None:

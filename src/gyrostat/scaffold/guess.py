@@ -31,7 +31,7 @@ class Guessed:
     @property
     def is_less_better(self) -> bool:
         """Whether small values are good."""
-        return self.metric == "rmse"
+        return self.metric != "accuracy"
 
 
 def guess(
@@ -46,40 +46,60 @@ def guess(
 
     target = schema.output.target
     truth = heldout[target].to_numpy()
-    losses = []
     # On a wide table fewer trees say about the same in a tenth of the time.
     n_trees = max(10, min(params["n_estimators"], int(MAX_CELLS * 100 / train.size)))
-    for seed in (42, 43):
-        # On all cores: the same trees, sooner.
-        model = fit_template(
+    # On all cores: the same trees, sooner.
+    models = [
+        fit_template(
             train, schema, params | {"random_state": seed, "n_jobs": -1, "n_estimators": n_trees}
         )
-        losses.append(_losses(truth, model.predict(heldout.drop(columns=[target])), schema))
-    constant = (
-        train[target].mean() if schema.output.task == "regression" else train[target].mode()[0]
-    )
-    nothing = _losses(truth, np.full(len(truth), constant), schema)
-    is_regression = schema.output.task == "regression"
+        for seed in (42, 43)
+    ]
+    features = heldout.drop(columns=[target])
+    if schema.output.task == "regression":
+        nothing = np.full(len(truth), train[target].mean())
+        answers = [*(model.predict(features) for model in models), nothing]
+        return _measured("rmse", *((np.asarray(truth, float) - said) ** 2 for said in answers))
+    answers = [*(model.predict(features) for model in models), np.full(len(truth), train[target].mode()[0])]  # fmt: skip
+    found = _measured("accuracy", *((said.astype(str) != truth.astype(str)).astype(float) for said in answers))  # fmt: skip
+    if found.beats_trivial:
+        return found
+    # Where nearly all rows are of one class, or noise rules, how likely each class is says more than which one it is.
+    classes = models[0].classes_.astype(str)
+    shares = train[target].astype(str).value_counts(normalize=True).reindex(classes).to_numpy()
+    likely = [*(model.predict_proba(features) for model in models), np.broadcast_to(shares, (len(truth), len(classes)))]  # fmt: skip
+    better = _measured("brier", *(_brier(truth.astype(str), p, classes) for p in likely))
+    return better if better.value < better.trivial else found
 
-    def metric(loss: np.ndarray) -> np.ndarray:
-        return np.sqrt(loss) if is_regression else 1.0 - loss
+
+def _measured(metric: str, first: np.ndarray, second: np.ndarray, nothing: np.ndarray) -> Guessed:
+    """What losses a row say about limit and margin: of the model, of the same with another seed, of the trivial one."""
+    import numpy as np
+
+    is_less_better = metric != "accuracy"
+
+    def reduced(loss: np.ndarray) -> np.ndarray:
+        return np.sqrt(loss) if metric == "rmse" else loss if is_less_better else 1.0 - loss
 
     dice = np.random.default_rng(0)
-    picks = dice.integers(0, len(truth), (N_RESAMPLES, len(truth)))
-    spread = metric(losses[0][picks].mean(axis=1))
+    picks = dice.integers(0, len(first), (N_RESAMPLES, len(first)))
+    spread = reduced(first[picks].mean(axis=1))
     lower, upper = (float(x) for x in np.quantile(spread, (0.005, 0.995)))
-    value, trivial = float(metric(losses[0].mean())), float(metric(nothing.mean()))
-    difference = metric(losses[0][picks].mean(axis=1)) - metric(losses[1][picks].mean(axis=1))
-    margin = max(2.0 * float(difference.std()), 0.02 * abs(value))
-    bound, beats = (upper, upper < trivial) if is_regression else (lower, lower > trivial)
+    value, trivial = float(reduced(first.mean())), float(reduced(nothing.mean()))
+    margin = max(2.0 * float((spread - reduced(second[picks].mean(axis=1))).std()), 0.02 * abs(value))  # fmt: skip
+    bound, beats = (upper, upper < trivial) if is_less_better else (lower, lower > trivial)
     # Where the model does not clearly beat the trivial one, a limit between them would decide nothing.
-    room = (
-        0.5 * (trivial - bound) if beats else 0.25 * (upper - lower) * (1 if is_regression else -1)
-    )
+    room = 0.5 * (trivial - bound) if beats else 0.25 * (upper - lower) * (1 if is_less_better else -1)  # fmt: skip
     return Guessed(
-        "rmse" if is_regression else "accuracy", value, lower, upper, trivial,
-        _rounded(bound + room, up=is_regression), _rounded(margin, up=True), beats,
+        metric, value, lower, upper, trivial,
+        _rounded(bound + room, up=is_less_better), _rounded(margin, up=True), beats,
     )  # fmt: skip
+
+
+def _brier(truth: np.ndarray, likely: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The Brier score of each row, as `gates.metrics` has it: of two classes that of one."""
+    loss = ((likely - (truth[:, None] == classes)) ** 2).sum(axis=1)
+    return loss / 2 if len(classes) == 2 else loss
 
 
 def fit_template(train: pd.DataFrame, schema: Schema, params: dict[str, Any]) -> Any:
@@ -112,14 +132,6 @@ def fit_template(train: pd.DataFrame, schema: Schema, params: dict[str, Any]) ->
     return Pipeline([("prepare", prepare), ("model", forest(**params))]).fit(
         features, train[target]
     )
-
-
-def _losses(truth: Any, found: Any, schema: Schema) -> np.ndarray:
-    import numpy as np
-
-    if schema.output.task == "regression":
-        return (np.asarray(truth, float) - np.asarray(found, float)) ** 2
-    return (np.asarray(truth).astype(str) != np.asarray(found).astype(str)).astype(float)
 
 
 def _rounded(value: float, *, up: bool) -> float:

@@ -365,6 +365,11 @@ def _told(
         f"Guessed   limits: {guessed.metric} {sign} {guessed.limit:g} (measured {guessed.value:.3g}; looking at nothing gets {guessed.trivial:.3g}), "
         "p99 latency at most 50 ms, error rate at most 1 %",
     ]
+    if guessed.metric == "brier":
+        lines.append(
+            "          by accuracy these rows do not show that a model beats looking at nothing, so it is judged by how likely it says "
+            "each class is: the Brier score, 0 is sure and right"
+        )
     if not guessed.beats_trivial:
         lines.append(
             "          these rows do not show that a model beats looking at nothing: expect an undecided gate, or bring more rows"

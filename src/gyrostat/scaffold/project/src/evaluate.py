@@ -12,6 +12,14 @@ def score(labels, predictions, task):
     return sum(a == b for a, b in zip(labels, predictions)) / len(labels)
 
 
+def brier(labels, probabilities, classes):
+    """How far probabilities are from what was true: 0 is sure and right; of two classes, 1 sure and wrong."""
+    total = 0.0
+    for label, row in zip(labels, probabilities):
+        total += sum((p - (label == c)) ** 2 for p, c in zip(row, classes))
+    return total / len(labels) / (2 if len(classes) == 2 else 1)
+
+
 def main():
     import gyrostat
 
