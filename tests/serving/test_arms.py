@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from gyrostat_runtime.flight import InFlight
 from serving.bench import WINE, arm
 
 from gyrostat.serving.arms import BadRoutesError, Routes, Served, draw
@@ -24,7 +25,7 @@ def routes(*arms, **changes):
 def served(share, salt="s"):
     """A champion `a` and a candidate `b` with `share`."""
     value = routes(arm("a", share=1 - share), arm("b", 2, role="candidate", share=share), salt=salt)
-    return Served.of(Routes.from_json(value, "wine"), LOADED, 0.0)
+    return Served.of(Routes.from_json(value, "wine"), LOADED, 0.0, InFlight())
 
 
 def keys_of_candidate(n, share, **how):
@@ -57,7 +58,7 @@ def test_a_share_of_nothing_gets_nothing_and_of_all_everything(share, bundle):
 
 def test_a_shadow_is_never_chosen():
     value = routes(arm("a"), arm("c", 2, role="candidate", share=0.0, shadow=True))
-    now = Served.of(Routes.from_json(value, "wine"), LOADED, 0.0)
+    now = Served.of(Routes.from_json(value, "wine"), LOADED, 0.0, InFlight())
     assert {now.choose(b"").spec.bundle for _ in range(100)} == {"a"}
     assert [a.spec.bundle for a in now.shadows] == ["c"]
 

@@ -22,7 +22,7 @@ MACHINE = frozenset({"run", "keys"})
 """Of a state folder: who runs here, and what only this machine may know."""
 IMMUTABLE = frozenset({"bundles", "tables", "snapshots", "declarations", "offers"})
 APPENDED = frozenset({"log", "labels", "observations"})
-TEMPORARY = (".tmp", "-wal", "-shm", "-journal", ".lock")
+TEMPORARY = (".tmp", "-wal", "-shm", "-journal", ".lock", ".flight")
 
 
 @dataclass(frozen=True, slots=True)

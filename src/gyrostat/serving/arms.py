@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gyrostat_runtime.flight import InFlight, Slot
 from gyrostat_runtime.schema import Schema
 from gyrostat_runtime.session import Session
 
@@ -131,6 +132,8 @@ class Arm:
     spec: ArmSpec
     loaded: Loaded
     has_champions_schema: bool
+    slot: Slot
+    """Where requests are counted while this arm has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,21 @@ class Served:
     applied_at: float
 
     @classmethod
-    def of(cls, routes: Routes, loaded: dict[str, Loaded], applied_at: float) -> Served:
+    def of(
+        cls, routes: Routes, loaded: dict[str, Loaded], applied_at: float, in_flight: InFlight
+    ) -> Served:
         """Put routes and open bundles together."""
         (champion,) = [a for a in routes.arms if a.role == "champion" and not a.shadow]
         schema = loaded[champion.bundle].schema
-        arms = [Arm(a, loaded[a.bundle], loaded[a.bundle].schema == schema) for a in routes.arms]
+        arms = [
+            Arm(
+                a,
+                loaded[a.bundle],
+                loaded[a.bundle].schema == schema,
+                in_flight.slot(routes.seq, a.bundle, "shadow" if a.shadow else a.role),
+            )
+            for a in routes.arms
+        ]
         live = sorted(
             (a for a in arms if not a.spec.shadow), key=lambda a: a.spec.role == "champion"
         )

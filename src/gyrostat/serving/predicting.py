@@ -56,7 +56,7 @@ class Model:
     ) -> None:
         self.name, self.settings = name, settings
         self.writer = Writer(state / "log" / name, worker, sync_s=sync_s)
-        self.receiver = Receiver(state, name, worker, opener)
+        self.receiver = Receiver(state, name, worker, opener, self.writer.in_flight)
         self.n_requests = 0
         """Requests that the champion's schema accepts; each is a prediction or an error in the log."""
         self.n_refused = 0
@@ -105,6 +105,7 @@ class Model:
             table = self._read(body, served.champion, form)
         except InputFault as fault:
             return self._refused(fault, id, form)
+        arm.slot.begin()
         result = self._ask(arm, served, table, body, form)
         return self._finish(id, started, served, arm, table, result, body, key, form)
 
@@ -136,6 +137,7 @@ class Model:
                     table = self._read(body, served.champion, form)
             except InputFault as fault:
                 return self._refused(fault, id, form)
+            arm.slot.begin()
             result = await run(self._pool, self._ask, arm, served, table, body, form)
             return self._finish(id, started, served, arm, table, result, body, key, form)
         finally:
@@ -250,6 +252,7 @@ class Model:
         latency_s = time.perf_counter() - started
         self.meter.answer(form.route, spec.role, spec.version, answer.status, latency_s)
         self._log(id, served, arm, spec.role, result, table.n, latency_s, hashed)
+        arm.slot.end()
         for shadow in served.shadows:
             self._shadow.add((id, served, shadow, table, body, hashed, form))
         return answer
@@ -406,10 +409,12 @@ class _Shadow:
                 continue
             id, served, arm, table, body, key, form = copy
             started = time.perf_counter()
+            arm.slot.begin()  # the slots of shadows are this thread's
             try:
                 result = self._model._ask(arm, served, table, body, form)
                 latency_s = time.perf_counter() - started
                 self._model._log(id, served, arm, "shadow", result, table.n, latency_s, key)
+                arm.slot.end()
             finally:
                 self._loop.call_soon_threadsafe(self._done, arm, len(body))
 

@@ -17,6 +17,7 @@ from typing import Any
 from gyrostat_runtime import keys
 from gyrostat_runtime.errors import ModelFault, RuntimeFault
 from gyrostat_runtime.files import write_atomic
+from gyrostat_runtime.flight import InFlight
 from gyrostat_runtime.session import Session, typical_rows
 
 from gyrostat.serving.arms import BadRoutesError, Loaded, Routes, Served
@@ -33,8 +34,16 @@ class Receiver:
     answers the same even where the file itself is gone or names a bundle that is refused.
     """
 
-    def __init__(self, state: Path, model: str, worker: str, opener: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        state: Path,
+        model: str,
+        worker: str,
+        opener: ThreadPoolExecutor,
+        in_flight: InFlight,
+    ) -> None:
         self.state, self.model, self.worker = state, model, worker
+        self._in_flight = in_flight
         self.served: Served | None = None
         self.refused: dict[str, Any] = {}
         """`refused` and `cause` of the routes that were refused last; empty once others were applied."""
@@ -126,7 +135,7 @@ class Receiver:
             self._refuse(routes.seq, f"the bundle cannot be opened: {type(error).__name__}")
             return
         at = time.time()
-        self.served = Served.of(routes, dict(zip(names, found, strict=True)), at)
+        self.served = Served.of(routes, dict(zip(names, found, strict=True)), at, self._in_flight)
         self.refused = {}
         self._floor = routes.place
         self._write(

@@ -25,14 +25,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from gyrostat_runtime import flight
 from gyrostat_runtime.files import sync_folder
+from gyrostat_runtime.flight import Debt, InFlight
 
 Arm = Literal["champion", "candidate", "shadow"]
 
 _MAGIC = b"GYRSEG1\n"
 _HEAD = struct.Struct("<II")
 _NAME = re.compile(r"^(?P<writer>[A-Za-z0-9_-]+)\.(?P<n>\d{8})\.seg$")
-_PREDICTION, _HEARTBEAT, _SEALED, _LABEL = 1, 2, 3, 4
+_PREDICTION, _HEARTBEAT, _SEALED, _LABEL, _OWED = 1, 2, 3, 4, 5
 _ARMS: tuple[Arm, ...] = ("champion", "candidate", "shadow")
 _PENDING_BYTES = 32_000_000
 _POLL_BYTES = 8_000_000
@@ -86,6 +88,18 @@ class Sealed:
 
     writer: str
     at: float
+
+
+@dataclass(slots=True)
+class Owed:
+    """Requests that the writer's process had begun and never answered: an error each, of their arms."""
+
+    writer: str
+    at: float
+    """When it was found out, which is hardly later than the process's end where a supervisor kept it."""
+    since: int
+    """Larger for each process of the writer's name that owed something; what is not larger is a repeat."""
+    debts: tuple[Debt, ...]
 
 
 @dataclass(slots=True)
@@ -311,7 +325,35 @@ def _pack_label(label: Label) -> bytes:
     )
 
 
-def _unpack(raw: bytes, writer: str) -> Frame | Heartbeat | Sealed | Label | None:
+_OWED_HEAD = struct.Struct("<BdqI")
+_DEBT = struct.Struct("<qq")
+
+
+def _pack_owed(owed: Owed) -> bytes:
+    parts = [_OWED_HEAD.pack(_OWED, owed.at, owed.since, len(owed.debts))]
+    for debt in owed.debts:
+        parts += [
+            _DEBT.pack(debt.routes_seq, debt.n),
+            _pack_text(debt.bundle),
+            _pack_text(debt.arm),
+        ]
+    return b"".join(parts)
+
+
+def _unpack_owed(raw: bytes, writer: str) -> Owed:
+    _, at, since, n_debts = _OWED_HEAD.unpack_from(raw)
+    r, debts = _Reader(raw, _OWED_HEAD.size), []
+    for _ in range(n_debts):
+        routes_seq, n = _DEBT.unpack_from(raw, r._at)
+        r._at += _DEBT.size
+        debts.append(Debt(routes_seq, r.text(), r.text(), n))
+    return Owed(writer, at, since, tuple(debts))
+
+
+_Value = Frame | Heartbeat | Sealed | Owed | Label
+
+
+def _unpack(raw: bytes, writer: str) -> _Value | None:
     """One payload as a value; None for a kind that a newer release has written."""
     kind = raw[0]
     if kind == _PREDICTION:
@@ -321,6 +363,8 @@ def _unpack(raw: bytes, writer: str) -> Frame | Heartbeat | Sealed | Label | Non
         return Heartbeat(writer, at, dropped)
     if kind == _SEALED:
         return Sealed(writer, _STAMP.unpack_from(raw)[1])
+    if kind == _OWED:
+        return _unpack_owed(raw, writer)
     if kind == _LABEL:
         r = _Reader(raw, _STAMP.size)
         id, source = r.text(), r.text()
@@ -329,6 +373,10 @@ def _unpack(raw: bytes, writer: str) -> Frame | Heartbeat | Sealed | Label | Non
 
 
 # ---- writing -------------------------------------------------------------------------------------
+
+
+def _framed(payload: bytes) -> bytes:
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 class _SegmentWriter:
@@ -361,7 +409,7 @@ class _SegmentWriter:
         self._thread.start()
 
     def _add(self, payload: bytes, *, is_worth_a_sync: bool = True) -> bool:
-        frame = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        frame = _framed(payload)
         with self._gate:
             if self._pending_bytes + len(frame) > _PENDING_BYTES and self._pending:
                 self.dropped += 1
@@ -468,6 +516,12 @@ class Writer(_SegmentWriter):
         self._ids = _Ids(writer, after_ms=self._last_ms + _TICK_MS)
         self._at = 0.0
         self._order = threading.Lock()
+        with contextlib.suppress(OSError):  # its file stays, and is settled another time
+            _settle(folder, writer)
+        self.in_flight = InFlight(
+            _flight_file(folder, writer), since=_last_segment(folder, writer)[0]
+        )
+        """What this process has in its hands. Of each slot one thread may begin and end."""
 
     def next_id(self, at: float) -> str:
         """A prediction id of 26 characters; ids of one writer strictly increase, whatever its clock does."""
@@ -497,12 +551,19 @@ class Writer(_SegmentWriter):
         with self._order:
             self._at = at = max(at, self._at)
             self._add(_BEAT.pack(_HEARTBEAT, at, self.dropped), is_worth_a_sync=False)
+        self.in_flight.beat()
 
     def close(self) -> None:
-        """Write what is left and seal: readers need not wait for this writer any more."""
-        if not self._stop.is_set():
-            self._add(_STAMP.pack(_SEALED, max(self._at, time.time())))
+        """Write what is left, and what is owed, and seal: readers need not wait for this writer any more."""
+        if self._stop.is_set():
+            return
+        at = max(self._at, time.time())
+        if debts := self.in_flight.debts():
+            self._add(_pack_owed(Owed(self.writer, at, self.in_flight.since, debts)))
+        self._add(_STAMP.pack(_SEALED, at))
         super().close()
+        if not self.last_error:  # else whoever takes the name next says what is owed
+            self.in_flight.close()
 
 
 class LabelWriter(_SegmentWriter):
@@ -518,13 +579,36 @@ class LabelWriter(_SegmentWriter):
         return self._add(_pack_label(label))
 
 
-def seal(folder: Path, writer: str, at: float) -> None:
-    """Say in place of a writer that died that nothing more comes from it. Call it only once the process is gone.
+def seal(folder: Path, writer: str, at: float) -> int:
+    """Say in place of a writer that died what it owed, and that nothing more comes from it.
+
+    Call it only once the process is gone. Ended in the middle, it is called again: a repeat is known by its `since`.
+
+    Returns:
+        How many requests it owed.
 
     Raises:
         OSError: the disk does not take it.
     """
-    payload = _STAMP.pack(_SEALED, at)
+    with flight.left(_flight_file(folder, writer)) as left:
+        return _seal(folder, writer, at, left)
+
+
+def _settle(folder: Path, writer: str) -> None:
+    """Before a name is taken: what the process before still owes is said, where nobody has."""
+    with flight.left(_flight_file(folder, writer)) as left:
+        if left and left.debts:
+            _seal(folder, writer, time.time(), left)
+
+
+def _flight_file(folder: Path, writer: str) -> Path:
+    return folder / f"{writer}.flight"
+
+
+def _seal(folder: Path, writer: str, at: float, left: flight.Left | None) -> int:
+    payloads = [_STAMP.pack(_SEALED, at)]
+    if left and left.debts:
+        payloads.insert(0, _pack_owed(Owed(writer, at, left.since, left.debts)))
     n, _ = _last_segment(folder, writer)
     while True:
         n += 1
@@ -532,11 +616,12 @@ def seal(folder: Path, writer: str, at: float) -> None:
             contextlib.suppress(FileExistsError),
             (folder / f"{writer}.{n:08}.seg").open("xb") as file,
         ):
-            file.write(_MAGIC + _HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
+            file.write(_MAGIC + b"".join(map(_framed, payloads)))
             file.flush()
             os.fsync(file.fileno())
             break
     sync_folder(folder)
+    return sum(debt.n for debt in left.debts) if left else 0
 
 
 def prune(folder: Path, before: float) -> int:
@@ -661,10 +746,10 @@ class _Tail(Generic[T]):
         return start + end, size - start - end, is_cut_by_limit and start + len(data) < size
 
 
-class Tail(_Tail[Frame | Heartbeat | Sealed]):
+class Tail(_Tail[Frame | Heartbeat | Sealed | Owed]):
     """Follows a prediction log."""
 
-    kinds = (Frame, Heartbeat, Sealed)
+    kinds = (Frame, Heartbeat, Sealed, Owed)
 
 
 class LabelTail(_Tail[Label]):
@@ -740,7 +825,7 @@ def _merged(folder: Path, kind: type[F], since: float | None, until: float | Non
     return heapq.merge(*[one(w, s) for w, s in _segments(folder).items()], key=lambda f: f.at)
 
 
-def _value(payload: bytes, writer: str) -> Frame | Heartbeat | Sealed | Label | None:
+def _value(payload: bytes, writer: str) -> _Value | None:
     try:
         return _unpack(payload, writer)
     except (struct.error, ValueError, IndexError, RecursionError):
