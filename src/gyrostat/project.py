@@ -930,13 +930,14 @@ class Project:
 
         from gyrostat.loop.declare import declare
         from gyrostat.processes import following, handover, runfiles
-        from gyrostat.processes.supervisor import Child, Supervisor, bind, end_leftovers
+        from gyrostat.processes.supervisor import Child, Supervisor, bind, end_leftovers, settle
 
         declaration, state, actor = self.loaded.declaration, self.state, whoami()
         lock = runfiles.Lock(state, "up")
         lock.take_or_refuse("`gyrostat up`")
         try:
             end_leftovers(state)
+            settle(state)
             handed = handover.inherited()
             port = port or declaration.server.port
             control_port = control_port or declaration.control_port

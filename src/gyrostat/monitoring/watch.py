@@ -10,6 +10,7 @@ A second is closed when every living writer has said everything before its end. 
  "hits", "more": {loss: [sum, sum of squares]}, "bets": {metric: {"limit", "logs": [...]}}, "delay_s",
  and of a shadow "pair": {"n", "champion": [sum, squares], "shadow": [sum, squares], "cross": sum of products}}
 ```
+`n` and `errors` hold requests too that a server had in its hands when it died; of these nothing else is known.
 `hist` and `outputs` are the champion's alone. `latency` bins are those of `stats.histograms`; `bets` are the bets of `stats.sequential.LimitTest`.
 """
 
@@ -24,7 +25,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from gyrostat_runtime.log import Frame, Heartbeat, Label, Sealed, time_of
+from gyrostat_runtime.log import Frame, Heartbeat, Label, Owed, Sealed, time_of
 
 from gyrostat.monitoring.reference import PREDICTION, Reference, spelling
 from gyrostat.stats.histograms import bucket
@@ -110,6 +111,8 @@ class Monitor:
     def __post_init__(self) -> None:
         self.writers: dict[str, float] = {}
         self._heard: dict[str, float] = {}
+        self._owed: dict[str, list[tuple[int, int]]] = {}
+        """By writer: `since` of what it owed and the second in which that counts; of closed ones the last."""
         self._open: dict[Key, _Group] = {}
         self._recent: OrderedDict[str, list[_Seen]] = OrderedDict()
         self._waiting: list[tuple[float, int, Label, float]] = []
@@ -122,18 +125,22 @@ class Monitor:
 
     def take(
         self,
-        events: Iterable[tuple[str, Frame | Heartbeat | Sealed]],
+        events: Iterable[tuple[str, Frame | Heartbeat | Sealed | Owed]],
         now: float,
         *,
         is_replay: bool = False,
-    ) -> None:
+    ) -> int | None:
         """Take what the tail has read.
 
         Args:
             now: this process's time, seconds since 1970.
             is_replay: frames of closed seconds were counted before the monitor was started again.
+
+        Returns:
+            The last second in which something of it counts; None where nothing does.
         """
         gathered: dict[Key, list[Frame]] = {}
+        seconds: list[int] = []
         for writer, event in events:
             self._heard[writer] = now
             if isinstance(event, Sealed):
@@ -142,6 +149,10 @@ class Monitor:
             self.writers[writer] = max(event.at, self.writers.get(writer, 0.0))
             if isinstance(event, Heartbeat):
                 self.dropped[writer] = event.dropped
+                continue
+            if isinstance(event, Owed):
+                if (second := self._take_owed(event)) is not None:
+                    seconds.append(second)
                 continue
             if not self._remember(event):
                 self.counts["doubled"] += 1
@@ -156,6 +167,35 @@ class Monitor:
             gathered.setdefault(key, []).append(event)
         for key, frames in gathered.items():
             self._count(key, frames)
+        return max([*seconds, *(key[0] for key in gathered)], default=None)
+
+    def _take_owed(self, event: Owed) -> int | None:
+        """An error for each. Whoever seals may be killed and seal again, so a repeat is known by its number."""
+        known = self._owed.setdefault(event.writer, [])
+        if known and event.since <= known[-1][0]:
+            return None
+        # Never before what this writer owed earlier, so that one number says up to where it stands in closed seconds.
+        second = max([int(event.at), self.closed + 1, *(second for _, second in known[-1:])])
+        known.append((event.since, second))
+        for debt in event.debts:
+            key = (second, debt.routes_seq, debt.bundle, debt.arm)
+            group = self._open.setdefault(key, _Group())
+            group.n += debt.n
+            group.errors += debt.n
+        return second
+
+    @property
+    def owed(self) -> dict[str, int]:
+        """By writer: up to which `since` what it owed stands in closed seconds."""
+        return {
+            writer: known[0][0]
+            for writer, known in self._owed.items()
+            if known[0][1] <= self.closed
+        }
+
+    def recall_owed(self, owed: Mapping[str, int]) -> None:
+        """What `owed` said before a restart is not counted again."""
+        self._owed = {writer: [(since, -1)] for writer, since in owed.items()}
 
     def _remember(self, frame: Frame) -> bool:
         known = self._recent.get(frame.id)
@@ -221,6 +261,9 @@ class Monitor:
         due = sorted(key for key in self._open if key[0] <= last)
         lines = [_line(key, self._open.pop(key)) for key in due]
         self.closed = last
+        for known in self._owed.values():
+            while len(known) > 1 and known[1][1] <= last:
+                del known[0]
         return lines
 
     @property

@@ -87,6 +87,7 @@ class Watcher:
         self._told: dict[str, None] = {}
         if mark:
             self.monitor.recall_writers(mark.get("writers", {}), started)
+            self.monitor.recall_owed(mark.get("owed", {}))
             self._recall_labels(mark, started)
 
     # ---- what stands elsewhere
@@ -147,10 +148,9 @@ class Watcher:
         events = self.tail.poll()
         if events:
             is_replay = self._is_replay(before)
-            seconds = [int(event.at) for _, event in events if isinstance(event, log.Frame)]
-            if seconds:
-                self._polls.append((before, max(seconds)))
-            self.monitor.take(events, now, is_replay=is_replay)
+            last = self.monitor.take(events, now, is_replay=is_replay)
+            if last is not None:
+                self._polls.append((before, last))
         labels = [label for _, label in self.labels.poll()]
         if labels:
             self.monitor.take_labels(labels, now)
@@ -216,6 +216,7 @@ class Watcher:
             "labels": self.labels.position,
             "waiting": self.monitor.wanted_rows(),
             "writers": self.monitor.writers,
+            "owed": self.monitor.owed,
         }
         lines = [*self._lines, *self._label_lines]
         self.segments.append(lines, mark)

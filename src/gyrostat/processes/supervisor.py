@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from gyrostat_runtime import log
+from gyrostat_runtime import flight, log
 
 from gyrostat.errors import TakenError
 from gyrostat.processes import handover, runfiles
@@ -28,6 +28,8 @@ from gyrostat.processes import handover, runfiles
 RESTART_AFTER_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 STABLE_S = 30.0
 REFRESH_S, END_S = 1.0, 10.0
+HUNG_LOOKS = 30
+"""A server whose event loop has not turned for so many looks, one each second, is ended."""
 ORDER = ("control", "loop", "monitor", "server")
 """In which children are ended: first who acts, last who answers."""
 
@@ -48,6 +50,9 @@ class Child:
     """It runs by an older declaration, and is started anew when its turn comes."""
     is_wanted: bool = True
     is_ending: bool = False
+    beats: int = 0
+    n_silent: int = 0
+    """Looks since its beats last changed. Counted, as a machine that slept makes time pass for nobody."""
 
 
 def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
@@ -100,6 +105,7 @@ class Supervisor:
     """The release that was installed meanwhile; then everything has ended."""
     _refreshed: float = 0.0
     _looked: float = 0.0
+    _listened: float = 0.0
 
     def run(self) -> None:
         """Start all, keep all, end all. Returns when `stop` is set and everything has ended."""
@@ -110,6 +116,7 @@ class Supervisor:
                 if self._is_upgraded():
                     return
                 self._follow_declaration()
+                self._look_for_hung()
                 for child in list(self.children):
                     self._keep(child)
         finally:
@@ -169,6 +176,24 @@ class Supervisor:
         assert child.process is not None
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(signal.SIGTERM)
+
+    def _look_for_hung(self) -> None:
+        """A server that neither ends nor answers is killed; then it is kept like one that died."""
+        if time.monotonic() - self._listened < REFRESH_S:
+            return
+        self._listened = time.monotonic()
+        for child in self.children:
+            if child.process is None or not child.name.startswith("server"):
+                continue
+            files = (self.state / "log").glob(f"*/{child.name}.flight")
+            beats = sum(flight.beats(file) for file in files)
+            # Before its first beat it loads its bundles, which takes what it takes.
+            is_silent = beats > 0 and beats == child.beats
+            child.beats, child.n_silent = beats, child.n_silent + 1 if is_silent else 0
+            if child.n_silent >= HUNG_LOOKS:
+                self.say(f"{child.name} has not answered for {child.n_silent} s; it is killed")
+                child.n_silent = 0
+                child.process.kill()
 
     def _is_upgraded(self) -> bool:
         """Whether another release is installed, whole, than the one that everything here is of."""
@@ -241,10 +266,17 @@ class Supervisor:
             runfiles.remove(self.state, child.name)
 
     def _seal(self, writer: str) -> None:
-        """A dead writer's seconds are closed by us, or nobody would ever count them."""
-        for kind in ("log", "labels"):
-            for folder in sorted((self.state / kind).glob("*/")):
-                log.seal(folder, writer, time.time())
+        """A dead writer's seconds are closed by us, or nobody would ever count them, nor what it had in its hands."""
+        n_owed = 0
+        try:
+            for kind in ("log", "labels"):
+                for folder in sorted((self.state / kind).glob("*/")):
+                    n_owed += log.seal(folder, writer, time.time())
+        except OSError as error:
+            # Its seconds close once it has been silent for long; what it owed stays written, and is said later.
+            self.say(f"{writer}'s log cannot be sealed: {error.strerror or error}")
+        if n_owed:
+            self.say(f"{writer} had {n_owed} requests in its hands; each counts as an error")
 
     def _end_all(self) -> None:
         def rank(child: Child) -> int:
@@ -264,6 +296,16 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
             runfiles.remove(self.state, child.name)
+        settle(self.state)
+
+
+def settle(state: Path) -> int:
+    """Write down what servers owed that died while nobody kept them; how many requests that were."""
+    n_owed = 0
+    with contextlib.suppress(OSError):  # a full disk: what they owed stays written, for the next time
+        for folder in sorted((state / "log").glob("*/")):
+            n_owed += log.settle(folder, time.time())
+    return n_owed
 
 
 def end_leftovers(state: Path) -> list[str]:

@@ -164,8 +164,9 @@ def beats(path: Path) -> int:
 
 
 def _read(data: bytes) -> Left | None:
-    boot = _boot()
-    cells = memoryview(data.ljust(_SIZE, b"\0")).cast("q")
+    if len(data) != _SIZE:
+        return None
+    cells, boot = memoryview(data).cast("q"), _boot()
     if cells[0] != _MAGIC or data[_BOOT * 8 : _BOOT * 8 + len(boot)] != boot:
         # Half made; or of another boot, whose pages may be older than its log: what it owed is not known.
         return None

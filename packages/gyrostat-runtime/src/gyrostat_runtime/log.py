@@ -517,7 +517,7 @@ class Writer(_SegmentWriter):
         self._at = 0.0
         self._order = threading.Lock()
         with contextlib.suppress(OSError):  # its file stays, and is settled another time
-            _settle(folder, writer)
+            _settle(_flight_file(folder, writer), time.time())
         self.in_flight = InFlight(
             _flight_file(folder, writer), since=_last_segment(folder, writer)[0]
         )
@@ -594,11 +594,18 @@ def seal(folder: Path, writer: str, at: float) -> int:
         return _seal(folder, writer, at, left)
 
 
-def _settle(folder: Path, writer: str) -> None:
-    """Before a name is taken: what the process before still owes is said, where nobody has."""
-    with flight.left(_flight_file(folder, writer)) as left:
-        if left and left.debts:
-            _seal(folder, writer, time.time(), left)
+def settle(folder: Path, at: float) -> int:
+    """Seal all writers of a folder that died while nobody looked; how many requests they owed.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    return sum(_settle(path, at) for path in sorted(folder.glob("*.flight")))
+
+
+def _settle(path: Path, at: float) -> int:
+    with flight.left(path) as left:
+        return _seal(path.parent, path.stem, at, left) if left else 0
 
 
 def _flight_file(folder: Path, writer: str) -> Path:
