@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from gyrostat_runtime.log import Label, Sealed
+from gyrostat_runtime.flight import Debt
+from gyrostat_runtime.log import Label, Owed, Sealed
 from gyrostat_runtime.schema import Column, Feature, Output, Schema
 from monitoring.builders import T0, a_beat, a_frame, a_known, a_label, an_id
 
@@ -274,3 +275,35 @@ def test_booleans_are_counted_in_the_spelling_of_the_file_too_and_dates_are_left
     columns = {"smoker": {"column": "smoker", **number}, "day_month": {"column": "day", **number}}
     (column,) = Reference.of(schema, {"n": 10, "columns": columns}).columns
     assert column.histogram([True, False, "yes", "no", "yes", None]) == [2, 3]
+
+
+SEALED = ("w0", Sealed("w0", T0))
+
+
+def owed(since, at, n=2, writer="w0"):
+    return (writer, Owed(writer, at, since, (Debt(1, "b2", "candidate", n),)))
+
+
+def test_what_a_dead_writer_owed_is_errors_of_its_arm_and_known_when_it_is_said_again():
+    monitor = a_monitor()
+    good = a_frame(1, at=T0 + 0.5, bundle="b2", arm="candidate")
+    monitor.take([*said([good]), owed(0, T0 + 0.7), owed(0, T0 + 9), SEALED], T0)
+    (line,) = monitor.close(T0 + 5)
+    assert (line["arm"], line["n"], line["rows"], line["errors"]) == ("candidate", 3, 1, 2)
+    assert sum(line["latency"].values()) == 1
+    monitor.take([owed(0, T0 + 6), owed(4, T0 + 6), SEALED], T0 + 6)
+    assert [line["errors"] for line in monitor.close(T0 + 9)] == [2]
+
+
+def test_a_mark_says_of_what_was_owed_only_what_stands_in_closed_seconds():
+    monitor = a_monitor()
+    # A clock that was set back: the later debt must not be closed before the earlier one.
+    monitor.take([owed(0, T0 + 0.5), owed(1, T0 + 8.5), owed(2, T0 + 3.5), SEALED], T0)
+    assert monitor.owed == {}
+    monitor.close(T0 + 6)
+    assert monitor.owed == {"w0": 0}
+    again = a_monitor(closed=monitor.closed)
+    again.recall_owed(monitor.owed)
+    again.take([owed(0, T0 + 0.5), owed(1, T0 + 8.5), owed(2, T0 + 3.5), SEALED], T0 + 6)
+    assert [line["errors"] for line in again.close(T0 + 12)] == [4]
+    assert again.owed == {"w0": 2}

@@ -137,7 +137,7 @@ class Story:
             self.watcher.turn(self.now)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_each_request_that_was_begun_and_not_logged_is_one_error_whoever_is_killed(
     tmp_path, monkeypatch, seed
 ):

@@ -76,9 +76,7 @@ def test_the_next_process_of_the_name_says_what_nobody_did(tmp_path):
 
 def test_what_a_living_process_has_in_its_hands_is_nobody_elses_to_say(tmp_path):
     code = DIES.format(how="print('here', flush=True); signal.pause()")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"here\n"
     try:
         assert log.settle(tmp_path, 150.0) == 0

@@ -302,7 +302,9 @@ class Supervisor:
 def settle(state: Path) -> int:
     """Write down what servers owed that died while nobody kept them; how many requests that were."""
     n_owed = 0
-    with contextlib.suppress(OSError):  # a full disk: what they owed stays written, for the next time
+    with contextlib.suppress(
+        OSError
+    ):  # a full disk: what they owed stays written, for the next time
         for folder in sorted((state / "log").glob("*/")):
             n_owed += log.settle(folder, time.time())
     return n_owed
