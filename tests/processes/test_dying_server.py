@@ -27,7 +27,7 @@ FINE = [2.0, 3.0, "kim"]
 
 def native(folder: Path, *, is_shadow: bool = False):
     """A model that hangs where a row says so (a shadow: at `FINE`), or waits for `go` and then kills its server."""
-    go = str(folder / "go")
+    go = folder / "go"
 
     class Moody:
         def predict(self, frame):
@@ -36,12 +36,8 @@ def native(folder: Path, *, is_shadow: bool = False):
             import time
 
             first = float(np.asarray(frame, dtype=float)[0, 0])
-            while (
-                is_shadow
-                and first == FINE[0]
-                or first == HANGS
-                or (first == KILLS and not os.path.exists(go))
-            ):
+            hangs = first == HANGS or (is_shadow and first == FINE[0])
+            while hangs or (first == KILLS and not go.exists()):
                 time.sleep(0.01)
             if first == KILLS:
                 os.kill(os.getppid(), signal.SIGKILL)

@@ -1,5 +1,6 @@
 """What a server owed when it died: in the counts once, whoever is killed while it is written down."""
 
+import contextlib
 import shutil
 from collections import Counter
 from types import SimpleNamespace
@@ -83,10 +84,8 @@ class Story:
         self.server = None
 
     def seal(self):
-        try:
+        with contextlib.suppress(Killed):
             self.seal_or_die(lambda: log.seal(self.folder, "w0", self.now))
-        except Killed:
-            pass
 
     def seal_or_die(self, act):
         """Do it, and be killed at some place of it half of the times."""
