@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gyrostat_runtime import flight
+from gyrostat_runtime import flight, log
+from gyrostat_runtime.log import Writer
 from serving.bench import WINE, Bench, arm, until
 
 from gyrostat.observations import read
@@ -249,3 +251,25 @@ def test_a_server_that_hangs_in_its_own_process_is_ended_and_what_it_had_in_hand
             client.join(60)
         n_answered = 2 + [client.status for client in unread].count(200)
     assert counted(bench.state) == {"champion": (n_answered + 1, 1)}
+
+
+def test_a_full_disk_when_a_server_died_ends_nothing_and_what_it_owed_is_said_later(
+    tmp_path, monkeypatch
+):
+    writer = Writer(tmp_path / "log" / "wine", "server-0", sync_s=60)
+    writer.in_flight.slot(1, "b1", "champion").begin()
+    file = tmp_path / "log" / "wine" / "server-0.flight"
+    left = file.read_bytes()
+    writer.close()
+    file.write_bytes(left)  # as a process leaves it that did not end like this one
+    child = Child("server-0", "", [], process=subprocess.Popen(["false"]))
+    keeper = Supervisor(tmp_path, [child], (said := []).append)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(log.os, "fsync", full)
+        until(lambda: keeper._keep(child) or child.process is None)
+    assert said[-1] == "server-0's log cannot be sealed: No space left on device"
+    assert supervisor.settle(tmp_path) == 1
