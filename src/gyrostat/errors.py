@@ -96,6 +96,14 @@ class UnavailableError(GyrostatError):
     exit_code = 3
 
 
+class DamagedError(UnavailableError):
+    """What is stored is not what was written. It is not used until somebody has seen to it."""
+
+    code = "damaged"
+    retryable = False
+    exit_code = 4
+
+
 class TakenError(GyrostatError):
     """A port, a lock or a folder belongs to somebody else; the message says to whom."""
 
@@ -109,6 +117,14 @@ class LedgerError(GyrostatError):
     code = "ledger"
     retryable = True
     exit_code = 3
+
+
+class LostLedgerError(LedgerError):
+    """The ledger's file is gone, damaged, or another one stands in its place: nothing is written until it is brought back."""
+
+    code = "ledger.lost"
+    retryable = False
+    exit_code = 4
 
 
 class ConflictError(LedgerError):

@@ -16,8 +16,10 @@ from gyrostat.errors import (
     ConflictError,
     FencedError,
     LedgerError,
+    LostLedgerError,
     MalformedEntryError,
 )
+from gyrostat.ledger import audit
 from gyrostat.ledger.chain import seal
 from gyrostat.ledger.entries import check_draft
 from gyrostat.terms import GENESIS, Draft, Entry
@@ -53,29 +55,54 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries BEGIN SELECT RAI
 
 
 class SqliteLedger:
-    """Implements `ports.Ledger`. Threads may share one: calls take turns."""
+    """Implements `ports.Ledger`. Threads may share one: calls take turns.
 
-    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
+    A file that was there once is never made anew: a mark beside it tells a ledger that is gone from one that never was.
+
+    Args:
+        patience_s: How long a call waits for another process that holds the file.
+
+    Raises:
+        LostLedgerError: it was here and is gone, empty, or no database.
+        LedgerError: it cannot be opened now.
+    """
+
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, patience_s: float = 30.0
+    ) -> None:
         self.clock = clock
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         self._turn = threading.RLock()
+        self.lost = ""
+        """Why nothing can be read or written here any more; empty while all is well."""
+        mark = self.path.with_name(f"{self.path.name}.made")
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                if mark.exists():
+                    raise self._lose("is gone")
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._file = _identity(self.path)
             self.db = sqlite3.connect(
-                str(self.path), isolation_level=None, timeout=30, check_same_thread=False
+                str(self.path), isolation_level=None, timeout=patience_s, check_same_thread=False
             )
             has_fix = sqlite3.sqlite_version_info >= FIXED
             self.db.execute(f"PRAGMA journal_mode={'WAL' if has_fix else 'DELETE'}")
             self.db.execute("PRAGMA synchronous=FULL")
             if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name='refs'").fetchone():
+                if mark.exists():
+                    raise self._lose("is empty")
                 self.db.executescript(SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, OSError) as error:
+            if _is_damage(error):
+                raise self._lose(f"is damaged ({error})") from error
             raise LedgerError(
                 f"The ledger {self.path} cannot be opened: {error}. Nothing was changed; predictions go on without it.",
                 path=str(self.path),
             ) from error
+        if not mark.exists():
+            with contextlib.suppress(OSError):  # a full disk: whoever opens it next makes it
+                mark.write_text("A ledger was made here; where it is gone, no new one is begun.\n")
 
     def append(
         self,
@@ -95,10 +122,13 @@ class SqliteLedger:
         check_draft(stream, draft)
         with self._turn:
             db = self.db
+            self._is_still_there()
             try:
                 db.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
-                raise LedgerError(f"The ledger is busy: {error}. Nothing was written.") from error
+                raise self._fault(
+                    error, f"The ledger is busy: {error}. Nothing was written."
+                ) from error
             try:
                 entry = self._write(stream, draft, expect_seq, fence, head, is_last)
                 if entry is None:
@@ -107,9 +137,9 @@ class SqliteLedger:
                     return known[0]
             except sqlite3.Error as error:  # a full disk, a file that can no longer be written
                 self._undo()
-                raise LedgerError(
+                raise self._fault(
+                    error,
                     f"{draft.kind} could not be written to {stream}: {error}. Nothing was written.",
-                    path=str(self.path),
                 ) from error
             except (TypeError, ValueError) as error:
                 self._undo()
@@ -249,6 +279,7 @@ class SqliteLedger:
                 return None
             if holder == owner and until - now > ttl_s / 2:
                 return fence
+            self._is_still_there()
             try:
                 self.db.execute("BEGIN IMMEDIATE")
                 again = self.db.execute(query, (name,)).fetchone()
@@ -263,7 +294,7 @@ class SqliteLedger:
                 self.db.execute("COMMIT")
             except sqlite3.Error as error:
                 self._undo()
-                raise LedgerError(f"The ledger is busy: {error}") from error
+                raise self._fault(error, f"The ledger is busy: {error}") from error
             return fence
 
     def expire_leases(self) -> None:
@@ -271,13 +302,72 @@ class SqliteLedger:
 
         For a loop that has just taken the project's lock, so that nobody else is alive to hold any.
         """
+        self._ask("UPDATE leases SET until = 0")
+
+    def check(self) -> None:
+        """Read all of it once: the file's own structure, and the chain.
+
+        Raises:
+            LostLedgerError: it is not what was written; the message says from where on.
+        """
+        try:
+            damage = [text for (text,) in self._ask("PRAGMA quick_check(3)") if text != "ok"]
+            if damage:
+                raise self._lose(f"is damaged ({'; '.join(damage)})")
+            report = audit.verify(self.rows(), row_at=self.row, search=self.rows)
+        except sqlite3.Error as error:
+            raise self._fault(error, f"The ledger cannot be read now: {error}") from error
+        if not report.is_whole:
+            raise self._lose(
+                f"is damaged (entry/{report.first_bad} was {report.what}: {report.why})"
+            )
+
+    def why_not_writable(self) -> str:
+        """Why nothing can be appended just now (somebody holds it, it may not be written); empty where it can."""
         with self._turn:
-            self.db.execute("UPDATE leases SET until = 0")
+            try:
+                self._is_still_there()
+                self.db.execute("BEGIN IMMEDIATE")
+                self.db.execute("ROLLBACK")
+            except (sqlite3.Error, LedgerError) as error:
+                return str(error)
+        return ""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file that was opened is still the one that stands at its place, and whole as far as was seen."""
+        with contextlib.suppress(LostLedgerError):
+            self._is_still_there()
+        return not self.lost
+
+    def _is_still_there(self) -> None:
+        # An open file outlives its name: what is written to one that was deleted is gone with this process.
+        try:
+            found = _identity(self.path)
+        except OSError:
+            raise self._lose("is gone") from None
+        if found != self._file:
+            raise self._lose("was replaced by another file while it was open")
+        if self.lost:
+            raise LostLedgerError(self.lost, path=str(self.path))
+
+    def _lose(self, what: str) -> LostLedgerError:
+        self.lost = (
+            f"The ledger {self.path} {what}. Nothing is written, and no new one is begun in its place; predictions go on. "
+            "Bring it back: gyrostat restore FILE DIR"
+        )
+        return LostLedgerError(self.lost, path=str(self.path))
+
+    def _fault(self, error: Exception, text: str) -> LedgerError:
+        if _is_damage(error):
+            return self._lose(f"is damaged ({error})")
+        return LedgerError(text, path=str(self.path))
 
     def _undo(self) -> None:
         # SQLite itself rolls back on some errors (a full disk), and then there is nothing to undo.
-        if self.db.in_transaction:
-            self.db.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Give the file back."""
@@ -289,11 +379,12 @@ class SqliteLedger:
 
     def _ask(self, query: str, *args: object) -> list[tuple[Any, ...]]:
         with self._turn:
+            self._is_still_there()
             try:
                 return self.db.execute(query, args).fetchall()
             except sqlite3.Error as error:
-                raise LedgerError(
-                    f"The ledger {self.path} cannot be read now: {error}.", path=str(self.path)
+                raise self._fault(
+                    error, f"The ledger {self.path} cannot be read now: {error}."
                 ) from error
 
 
@@ -354,6 +445,16 @@ def probe(path: Path, *, patience_s: float = 2.0) -> dict[str, Any]:
         raise LedgerError(f"{path.name} cannot be opened: {error}", path=str(path)) from error
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the bytes themselves are wrong; all else (busy, full, not allowed) may pass."""
+    return type(error) is sqlite3.DatabaseError or "Could not decode to UTF-8" in str(error)
+
+
 def _text(value: object) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -362,7 +463,13 @@ def _text(value: object) -> str:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     position, stream, seq, fence, kind, at, actor, inputs, outputs, body, key, prev, digest = row
-    return Entry(
-        position, stream, seq, fence, kind, at, actor, tuple(json.loads(inputs)), tuple(json.loads(outputs)),
-        json.loads(body), key, prev, digest,
-    )  # fmt: skip
+    try:
+        return Entry(
+            position, stream, seq, fence, kind, at, actor, tuple(json.loads(inputs)), tuple(json.loads(outputs)),
+            json.loads(body), key, prev, digest,
+        )  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise MalformedEntryError(
+            f"entry/{position} is not what was written: {error}. See: gyrostat audit verify",
+            entry=position,
+        ) from error

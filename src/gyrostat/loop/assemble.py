@@ -216,7 +216,12 @@ class LocalWorld:
     def show(self, stream: str, receiver: str, seq: int, value: dict[str, Any]) -> None:
         """See `ports.World.show`."""
         if receiver == "workers":
-            self.workers.raise_floor(stream, seq)
+            try:
+                self.workers.raise_floor(stream, seq)
+            except OSError as error:
+                raise UnavailableError(
+                    f"The floor of {stream} could not be written: {error}"
+                ) from error
             return
         model = stream.split("/")[1]
         current = self.routes(model)
@@ -227,8 +232,8 @@ class LocalWorld:
             "salt": current["salt"] if current else secrets.token_hex(8), **value,
         }  # fmt: skip
         path = self.state / "routes" / f"{model}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(routes, ensure_ascii=False).encode())
         except OSError as error:
             raise UnavailableError(

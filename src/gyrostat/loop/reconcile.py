@@ -182,7 +182,7 @@ def keep(
     and left to lapse while waiting.
     """
     life, clock = life_of(stream), clock or ledger.now
-    facts, fence = None, None
+    facts, fence, said = None, None, ""
     while True:
         try:
             if facts is None:
@@ -219,7 +219,11 @@ def keep(
                 yield 0.0
         except (ConflictError, FencedError, AmbiguousError):
             yield 0.0  # whichever it was, the stream knows
-        except (LedgerError, UnavailableError):  # busy, a full disk, a world that does not answer
+        except (LedgerError, UnavailableError) as error:
+            # Busy, a full disk, a world that does not answer: said once, tried again until it passes.
+            if str(error) != said:
+                said = str(error)
+                log.info("%s waits: %s", stream, said)
             yield RETRY_S
         except UnknownKindError:
             yield POLL_S

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +41,9 @@ TICK_S, FLOOR_S, BEAT_S = 0.1, 0.5, 1.0
 GRACE_S = 2.0
 MOST_PROCESSES = 500
 """That a job may have at one time; a machine gives out at some thousands."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_S = 1.0
+KEPT = frozenset({"spec.json", "lock", "heartbeat", "child.json"})
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -56,10 +61,11 @@ def main(arguments: list[str]) -> int:
         try:
             result = Runner(folder).run()
         except Exception as error:  # noqa: BLE001 - whatever happens, a cause goes on record
-            result = _failed(f"the runner failed: {type(error).__name__}: {str(error)[:500]}")
-        write_atomic(
-            folder / "result.json", json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
-        )
+            cause = f"the runner failed: {type(error).__name__}: {str(error)[:500]}"
+            result = _failed(cause, retryable=_is_out_of_space(error))
+        if result.get("retryable"):
+            _clear(folder)
+        _leave(folder / "result.json", result)
     return 0
 
 
@@ -81,6 +87,36 @@ def _held(lock: Path, arguments: list[str]) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def _leave(path: Path, result: dict[str, Any]) -> None:
+    """Write a result; on a full disk wait for room, for what was done must not count as lost."""
+    data = json.dumps(result, ensure_ascii=False, allow_nan=False, default=str).encode()
+    while True:
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            if not _is_out_of_space(error):
+                raise
+            with contextlib.suppress(OSError):  # no name is made, so this needs no room
+                os.utime(path.with_name("heartbeat"))
+            time.sleep(FULL_S)
+        else:
+            return
+
+
+def _is_out_of_space(error: BaseException) -> bool:
+    """Some libraries pass on the words alone."""
+    return getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _clear(folder: Path) -> None:
+    """What a try left behind that is made again under another key: nobody reads it, and the room may be needed."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "code":
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in KEPT and path.suffix != ".log":
+            path.unlink(missing_ok=True)
 
 
 class Runner:
@@ -133,7 +169,8 @@ class Runner:
         while child.poll() is None and not self.cause:
             now = time.monotonic()
             if now - beat > BEAT_S:
-                (self.folder / "heartbeat").touch()
+                with contextlib.suppress(OSError):
+                    (self.folder / "heartbeat").touch()
                 beat = now
             if now - asked > FLOOR_S:
                 asked = now
@@ -177,7 +214,8 @@ class Runner:
             try:
                 return found | self._publish()
             except (RuntimeFault, GyrostatError, OSError) as error:
-                return _failed(f"the bundle could not be signed: {error}")
+                cause = f"the bundle could not be signed: {error}"
+                return _failed(cause, retryable=_is_out_of_space(error))
         return found
 
     def _publish(self) -> dict[str, Any]:
@@ -225,22 +263,27 @@ def _used() -> tuple[int, int]:
 def _keep_output(stream: IO[bytes], path: Path) -> None:
     """The first and the last part of what was printed; never more on disk or in memory."""
     kept, tail, dropped = 0, bytearray(), 0
-    with path.open("wb", buffering=0) as file:
-        while chunk := stream.read1(65536):  # type: ignore[attr-defined]
-            if kept < LOG_BYTES:
-                part, chunk = chunk[: LOG_BYTES - kept], chunk[LOG_BYTES - kept :]
-                file.write(part)
-                kept += len(part)
-            tail += chunk
-            if len(tail) > 2 * LOG_BYTES:
-                dropped += len(tail) - LOG_BYTES
-                del tail[:-LOG_BYTES]
-        if len(tail) > LOG_BYTES:
+
+    def write(data: bytes | bytearray) -> None:
+        # Read on whatever happens: nobody else empties the pipe that the child writes into.
+        with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+            file.write(data)
+
+    while chunk := stream.read1(65536):  # type: ignore[attr-defined]
+        if kept < LOG_BYTES:
+            part, chunk = chunk[: LOG_BYTES - kept], chunk[LOG_BYTES - kept :]
+            write(part)
+            kept += len(part)
+        tail += chunk
+        if len(tail) > 2 * LOG_BYTES:
             dropped += len(tail) - LOG_BYTES
             del tail[:-LOG_BYTES]
-        if dropped:
-            file.write(f"\n... {dropped:,} bytes left out ...\n".encode())
-        file.write(tail)
+    if len(tail) > LOG_BYTES:
+        dropped += len(tail) - LOG_BYTES
+        del tail[:-LOG_BYTES]
+    if dropped:
+        write(f"\n... {dropped:,} bytes left out ...\n".encode())
+    write(tail)
 
 
 def work(folder: Path) -> int:
@@ -262,11 +305,11 @@ def work(folder: Path) -> int:
         import traceback
 
         traceback.print_exc()
-        result, status = _failed(f"{type(error).__name__}: {str(error)[:500]}"), 1
-    write_atomic(
-        folder / "child.json",
-        json.dumps(result, ensure_ascii=False, allow_nan=False, default=str).encode(),
-    )
+        result = _failed(
+            f"{type(error).__name__}: {str(error)[:500]}", retryable=_is_out_of_space(error)
+        )
+        status = 1
+    _leave(folder / "child.json", result)
     return status
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 from gyrostat_runtime import flight, log
@@ -53,6 +54,8 @@ class Child:
     beats: int = 0
     n_silent: int = 0
     """Looks since its beats last changed. Counted, as a machine that slept makes time pass for nobody."""
+    is_noted: bool = False
+    """Its run file names this process; a full disk may not have taken it yet."""
 
 
 def bind(host: str, port: int, *, setting: str, option: str) -> socket.socket:
@@ -106,6 +109,8 @@ class Supervisor:
     _refreshed: float = 0.0
     _looked: float = 0.0
     _listened: float = 0.0
+    _unsealed: list[tuple[str, Path]] = field(default_factory=list)
+    """Dead writers, and the logs in which their seconds are not closed yet."""
 
     def run(self) -> None:
         """Start all, keep all, end all. Returns when `stop` is set and everything has ended."""
@@ -119,6 +124,7 @@ class Supervisor:
                 self._look_for_hung()
                 for child in list(self.children):
                     self._keep(child)
+                self._seal_rest()
         finally:
             self._end_all()
 
@@ -208,22 +214,39 @@ class Supervisor:
         if handover.installed() != self.release:
             return  # it would be of another release: `run` ends everything as soon as that one is whole
         # stderr goes to a file of its own: a page of traceback is for whoever asks, not for the terminal of `up`.
-        logs = self.state / "run"
-        logs.mkdir(parents=True, exist_ok=True)
-        with (logs / f"{child.name}.log").open("ab") as output:
-            child.process = subprocess.Popen(
-                [sys.executable, "-m", child.module, *child.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends the others in order
-                pass_fds=[s.fileno() for s in child.sockets],
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        child.started = time.monotonic()
+        try:
+            with self._log(child.name) as output:
+                child.process = subprocess.Popen(
+                    [sys.executable, "-m", child.module, *child.arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends the others in order
+                    pass_fds=[s.fileno() for s in child.sockets],
+                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                )
+        except OSError as error:  # no memory, no more processes: that may pass
+            self.say(f"{child.name} cannot be started: {error}")
+            child.due = time.monotonic() + RESTART_AFTER_S[-1]
+            return
+        child.started, child.is_noted = time.monotonic(), False
+        self._note(child)
+
+    def _log(self, name: str) -> IO[bytes]:
+        try:
+            (self.state / "run").mkdir(parents=True, exist_ok=True)
+            return (self.state / "run" / f"{name}.log").open("ab")
+        except OSError:  # a full disk that does not even take a name: better without a log than not at all
+            return Path(os.devnull).open("ab")
+
+    def _note(self, child: Child) -> None:
+        """Write down who runs. A full disk ends nothing: it is written as soon as there is room."""
+        if child.is_noted or child.process is None:
+            return
         port = child.sockets[0].getsockname()[1] if child.sockets else 0
-        with contextlib.suppress(psutil.Error):  # it may be over already; `_keep` sees that
+        with contextlib.suppress(psutil.Error, OSError):  # over already, which `_keep` sees
             runfiles.write(self.state, child.name, pid=child.process.pid, port=port)
+            child.is_noted = True
 
     def _keep(self, child: Child) -> None:
         if child.process is None:
@@ -239,6 +262,7 @@ class Supervisor:
                 self._ended_as_asked(child)
             return
         if code is None:
+            self._note(child)
             return
         lived_s = time.monotonic() - child.started
         child.n_restarts = 0 if lived_s > STABLE_S else child.n_restarts + 1
@@ -251,14 +275,14 @@ class Supervisor:
         self.say(
             f"{child.name} {ended}; starts again in {wait_s:g} s (see {self.state / 'run' / child.name}.log)"
         )
+        child.process, child.due = None, time.monotonic() + wait_s
         if child.name.startswith("server"):
             self._seal(child.name)
-        child.process, child.due = None, time.monotonic() + wait_s
 
     def _ended_as_asked(self, child: Child) -> None:
+        child.process, child.is_ending, child.is_stale, child.n_restarts = None, False, False, 0
         if child.name.startswith("server"):
             self._seal(child.name)
-        child.process, child.is_ending, child.is_stale, child.n_restarts = None, False, False, 0
         if child.is_wanted:
             self._start(child)
         else:
@@ -267,16 +291,19 @@ class Supervisor:
 
     def _seal(self, writer: str) -> None:
         """A dead writer's seconds are closed by us, or nobody would ever count them, nor what it had in its hands."""
-        n_owed = 0
-        try:
-            for kind in ("log", "labels"):
-                for folder in sorted((self.state / kind).glob("*/")):
-                    n_owed += log.seal(folder, writer, time.time())
-        except OSError as error:
-            # Its seconds close once it has been silent for long; what it owed stays written, and is said later.
-            self.say(f"{writer}'s log cannot be sealed: {error.strerror or error}")
-        if n_owed:
-            self.say(f"{writer} had {n_owed} requests in its hands; each counts as an error")
+        folders = [f for kind in ("log", "labels") for f in sorted((self.state / kind).glob("*/"))]
+        self._unsealed += [(writer, folder) for folder in folders]
+        self._seal_rest()
+
+    def _seal_rest(self) -> None:
+        """What a full disk did not take before; one that came back meanwhile closes its own."""
+        alive = {child.name for child in self.children if child.process is not None}
+        with contextlib.suppress(OSError):
+            while self._unsealed:
+                writer, folder = self._unsealed[0]
+                if writer not in alive and (n := log.seal(folder, writer, time.time())):
+                    self.say(f"{writer} had {n} requests in its hands; each counts as an error")
+                del self._unsealed[0]
 
     def _end_all(self) -> None:
         def rank(child: Child) -> int:

@@ -9,6 +9,7 @@ A new process never goes on in an old segment, it opens the next.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import heapq
 import json
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from gyrostat_runtime import flight
-from gyrostat_runtime.files import sync_folder
+from gyrostat_runtime.files import sync_folder, write_new
 from gyrostat_runtime.flight import Debt, InFlight
 
 Arm = Literal["champion", "candidate", "shadow"]
@@ -434,9 +435,9 @@ class _SegmentWriter:
                 data = b"".join(frames)
                 while written < len(data):
                     written += os.write(self._handle, memoryview(data)[written:])
-                self._size += written
                 if needs_sync:
                     os.fdatasync(self._handle)
+                self._size += written
             except OSError as error:
                 self.last_error = f"{error.strerror or error}"
                 self._put_back(frames, written)
@@ -470,7 +471,15 @@ class _SegmentWriter:
                     path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644
                 )
                 break
-        self._size = os.write(self._handle, _MAGIC)
+        try:
+            if os.write(self._handle, _MAGIC) != len(_MAGIC):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            # A full disk is tried again many times: it must not fill up with names.
+            path.unlink(missing_ok=True)
+            self._leave()
+            raise
+        self._size = len(_MAGIC)
         sync_folder(self.folder)
 
     def _leave(self) -> None:
@@ -482,12 +491,16 @@ class _SegmentWriter:
             self._handle = -1
 
     def _put_back(self, frames: list[bytes], written: int) -> None:
-        # Frames that are whole in the file stay there; a part of the next one is cut off by opening a new segment.
-        whole = 0
-        while whole < len(frames) and written >= len(frames[whole]):
-            written -= len(frames[whole])
+        # Frames that are whole in the file stay there; a part of the next one is cut off, so that the segment goes on.
+        whole = kept = 0
+        while whole < len(frames) and written >= kept + len(frames[whole]):
+            kept += len(frames[whole])
             whole += 1
-        self._leave()
+        self._size += kept
+        try:
+            os.ftruncate(self._handle, self._size)
+        except OSError:
+            self._leave()
         with self._gate:
             self._pending[:0] = frames[whole:]
             self._pending_bytes = sum(map(len, self._pending))
@@ -588,7 +601,7 @@ def seal(folder: Path, writer: str, at: float) -> int:
         How many requests it owed.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk does not take it; nothing is there then.
     """
     with flight.left(_flight_file(folder, writer)) as left:
         return _seal(folder, writer, at, left)
@@ -616,18 +629,10 @@ def _seal(folder: Path, writer: str, at: float, left: flight.Left | None) -> int
     payloads = [_STAMP.pack(_SEALED, at)]
     if left and left.debts:
         payloads.insert(0, _pack_owed(Owed(writer, at, left.since, left.debts)))
+    data = _MAGIC + b"".join(map(_framed, payloads))
     n, _ = _last_segment(folder, writer)
-    while True:
+    while not write_new(folder / f"{writer}.{n + 1:08}.seg", data):
         n += 1
-        with (
-            contextlib.suppress(FileExistsError),
-            (folder / f"{writer}.{n:08}.seg").open("xb") as file,
-        ):
-            file.write(_MAGIC + b"".join(map(_framed, payloads)))
-            file.flush()
-            os.fsync(file.fileno())
-            break
-    sync_folder(folder)
     return sum(debt.n for debt in left.debts) if left else 0
 
 

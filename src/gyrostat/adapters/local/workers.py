@@ -8,6 +8,7 @@ heartbeat and no result" means lost, and without a heartbeat nothing has begun.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,8 @@ from gyrostat_runtime.files import write_atomic
 
 from gyrostat import __version__
 
+ROOM_BYTES = 20_000_000
+"""Free space without which no job begins: it would only use up its tries."""
 COPIED = ("src", "config", "requirements.txt", "pyproject.toml")
 
 
@@ -39,12 +42,18 @@ class LocalWorkers:
     def start(
         self, stream: str, seq: int, what: str, spec: dict[str, Any], *, project: Path | None = None
     ) -> None:
-        """Start it, unless it was started, is over, or lies below the floor. `project`: its code is copied into the job."""
+        """Start it, unless it was started, is over, or lies below the floor. `project`: its code is copied into the job.
+
+        Raises:
+            OSError: the disk is full, or nearly; nothing has begun.
+        """
         self.reap()
         folder = self.folder(stream, seq, what)
         if seq < self.floor(stream) or (folder / "result.json").exists():
             return
         folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, f"less than {ROOM_BYTES / 1e6:g} MB are free")
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
