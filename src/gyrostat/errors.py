@@ -96,12 +96,10 @@ class UnavailableError(GyrostatError):
     exit_code = 3
 
 
-class DamagedError(UnavailableError):
+class DamagedError(GyrostatError):
     """What is stored is not what was written. It is not used until somebody has seen to it."""
 
     code = "damaged"
-    retryable = False
-    exit_code = 4
 
 
 class TakenError(GyrostatError):

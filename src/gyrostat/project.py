@@ -8,6 +8,7 @@ import getpass
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -22,7 +23,8 @@ from urllib.parse import quote
 from gyrostat_runtime.files import write_atomic
 
 from gyrostat import config, told
-from gyrostat.errors import DataError, GyrostatError, TakenError, UsageError
+from gyrostat.adapters.local.workers import ROOM_BYTES
+from gyrostat.errors import DataError, GyrostatError, LedgerError, TakenError, UsageError
 from gyrostat.ledger import times, words
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop.overview import overview
@@ -169,6 +171,9 @@ class Project:
     @property
     def ledger(self) -> SqliteLedger:
         """The one truth."""
+        if self._ledger is not None and not self._ledger.is_current:
+            self._ledger.close()  # it is gone or another stands in its place: opening it says so
+            self._ledger = None
         if self._ledger is None:
             self._ledger = SqliteLedger(self.state / "ledger.db")
         return self._ledger
@@ -208,6 +213,7 @@ class Project:
         facts = overview(self.ledger, self.state, self.loaded, at=moment)
         facts["processes"] = sorted(self.processes()) if at is None else []
         facts["mistake"] = self._mistake()
+        facts["troubles"] = [] if at is not None else self._troubles()
         return Told(
             tuple(told.status(facts, is_up="loop" in facts["processes"], is_past=at is not None)),
             facts,
@@ -221,6 +227,17 @@ class Project:
         except GyrostatError as error:
             return str(error)
         return ""
+
+    def _troubles(self) -> list[str]:
+        """What holds up the loop, and predictions not."""
+        free = shutil.disk_usage(self.state).free
+        full = [
+            f"the disk is full ({free / 1e6:,.1f} MB free): no work begins, what cannot be written waits"
+        ]
+        why = self.ledger.why_not_writable()
+        return (full if free < ROOM_BYTES else []) + (
+            [f"nothing can be put on record now: {why}"] if why else []
+        )
 
     def _time(self, text: str) -> float:
         try:
@@ -953,10 +970,16 @@ class Project:
                 raise
             for unused in handed.values():
                 unused.close()
-            runfiles.write(state, "up", port=server.getsockname()[1])
-            keys.create_keys(state / "keys")
-            began_after = self.ledger.position()
-            declare(self.ledger, self.loaded, actor)
+            say = _never_failing(say)
+            began_after = None
+            try:
+                runfiles.write(state, "up", port=server.getsockname()[1])
+                keys.create_keys(state / "keys")
+                began_after = self.ledger.position()
+                declare(self.ledger, self.loaded, actor)
+            except (LedgerError, OSError) as error:
+                # What is on disk answers all the same; the loop waits, and says so.
+                say(f"no    {error}")
             stop = threading.Event()
 
             def children() -> list[Child]:
@@ -1034,6 +1057,16 @@ def _version() -> str:
     from gyrostat import __version__
 
     return __version__
+
+
+def _never_failing(say: Say) -> Say:
+    """A terminal that was closed, or a log on a full disk, ends nothing."""
+
+    def said(line: str) -> None:
+        with contextlib.suppress(OSError):
+            say(line)
+
+    return said
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

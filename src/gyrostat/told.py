@@ -29,6 +29,7 @@ def status(facts: dict[str, Any], *, is_up: bool, is_past: bool) -> list[str]:
             f"       loosened   {model}: {'; '.join(what)}, {by}"
             for model, what in declared["loosened"].items()
         ]
+    lines += [f"       trouble    {trouble}" for trouble in facts.get("troubles", ())]
     if facts.get("mistake"):
         lines.append(f"       declaration  not in force: {facts['mistake'].splitlines()[0]}")
     if not is_past and not is_up:

@@ -343,23 +343,34 @@ def test_half_a_parquet_is_refused(tmp_path: Path) -> None:
         tables.read(path, tables.sniff(path).settings)
 
 
-def test_a_file_that_grows_while_it_is_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", ["grows", "shrinks", "written over", "replaced"])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     path = write(tmp_path, TEXT)
-    stat = Path.stat
+    other = path.read_bytes().swapcase()
+    real = Path.open
 
-    def smaller(self: Path, **more: bool) -> object:
-        found = stat(self, **more)
-        if self != path:
-            return found
-        monkeypatch.setattr(Path, "stat", stat)
-        return type("", (), {"st_size": found.st_size - 3, "st_mode": found.st_mode})()
+    class Half(io.BytesIO):
+        """Its first helping is read; then somebody else writes."""
 
-    assert path.is_file()
-    monkeypatch.setattr(Path, "exists", lambda _: True)
-    monkeypatch.setattr(Path, "is_file", lambda _: True)
-    monkeypatch.setattr(Path, "stat", smaller)
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            monkeypatch.setattr(Path, "open", real)
+            match change:
+                case "grows":
+                    path.write_bytes(path.read_bytes() + b"9,9\n")
+                case "shrinks":
+                    path.write_bytes(path.read_bytes()[:-3])
+                case "written over":
+                    path.write_bytes(other)
+                case _:
+                    path.with_name("new").write_bytes(other)
+                    path.with_name("new").rename(path)
+            return data
+
+    monkeypatch.setattr(Path, "open", lambda self, *_: Half(self.read_bytes() if self != path else data))  # fmt: skip
+    data = real(path, "rb").read()
     with pytest.raises(DataError, match="changed while it was read"):
         tables.read(path, SourceSettings(path=str(path)))
 

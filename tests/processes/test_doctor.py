@@ -36,7 +36,7 @@ def made(tmp_path, monkeypatch):
     return Made(tmp_path)
 
 
-CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "processes", "ports", "notify", "audit", "sandbox"}  # fmt: skip
+CHECKS = {"declaration", "database", "chain", "clock", "stuck", "disk", "permissions", "keys", "bundles", "versions", "observations", "processes", "ports", "notify", "audit", "sandbox"}  # fmt: skip
 
 
 def test_of_a_project_at_rest_only_that_it_rests_is_said(made):

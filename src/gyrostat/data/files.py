@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -56,17 +57,18 @@ def content(path: Path) -> Content:
             f"{path} is {what}; a table is needed: CSV, JSON lines or Parquet. Nothing was done.",
             path=str(path),
         )
-    size = path.stat().st_size
+    before = path.stat()
+    size = before.st_size
     if size > MAX_BYTES:
         raise _too_large(path.name, size)
     try:
         with path.open("rb") as file:
             data = file.read(size)
-            # What grows has a last line that is only half there.
-            has_grown = file.read(1) != b"" or path.stat().st_size != size
+            # What grows has a last line that is only half there; what is replaced may be half of one and half of the other.
+            has_changed = file.read(1) != b"" or _stamp(path.stat()) != _stamp(before)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}. Nothing was done.") from error
-    if has_grown or len(data) != size:
+    if has_changed or len(data) != size:
         raise DataError(
             f"{path.name} changed while it was read. Wait until it is written, then try again. Nothing was done."
         )
@@ -83,6 +85,10 @@ def content(path: Path) -> Content:
     if not data.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{path.name} is empty: no header and no rows. Nothing was done.")
     return Content(data)
+
+
+def _stamp(info: os.stat_result) -> tuple[int, ...]:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def packed(data: bytes, path: str) -> bytes:

@@ -24,7 +24,7 @@ from gyrostat.data.infer import Inference, infer
 from gyrostat.data.names import quoted
 from gyrostat.data.numerals import NumberFormat
 from gyrostat.data.settings import DataSettings
-from gyrostat.errors import DataError, UsageError
+from gyrostat.errors import DamagedError, DataError, UsageError
 
 if TYPE_CHECKING:
     import polars
@@ -340,6 +340,7 @@ def read(state: Path, model: str, id: str) -> polars.DataFrame:
     Raises:
         UsageError: there is no such snapshot.
         DataError: it did not pass its checks.
+        DamagedError: what is stored is not what was taken.
     """
     import lance
     import polars as pl
@@ -354,11 +355,35 @@ def read(state: Path, model: str, id: str) -> polars.DataFrame:
         raise DataError(
             f"snapshot/{model}/{made['id']} did not pass its checks, so its rows were not kept. See: gyrostat data report {made['id']}"
         )
-    dataset = lance.dataset(str(state / "tables" / f"{model}.lance"), version=made["lance_version"])
-    frame = pl.from_arrow(dataset.to_table())
-    assert isinstance(frame, pl.DataFrame)
-    # In an order that only the rows decide, so that a training on them can be repeated.
-    return frame.sort("_key").drop("_key").rename(lambda name: unquote(name))
+    try:
+        dataset = lance.dataset(
+            str(state / "tables" / f"{model}.lance"), version=made["lance_version"]
+        )
+        frame = pl.from_arrow(dataset.to_table())
+        assert isinstance(frame, pl.DataFrame)
+        # In an order that only the rows decide, so that a training on them can be repeated.
+        rows = frame.sort("_key").drop("_key").rename(lambda name: unquote(name))
+        found, _ = _fingerprint(rows, Schema.from_json(made["schema"]))
+    except BaseException as error:  # a panic inside the reader is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        raise _damaged(made, f"its rows cannot be read: {_first(error)}") from error
+    if found != made["fingerprint"]:
+        raise _damaged(made, f"its rows have the fingerprint {found[:ID_DIGITS]}")
+    return rows
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+def _damaged(made: dict[str, Any], what: str) -> DamagedError:
+    ref = f"snapshot/{made['model']}/{made['id']}"
+    return DamagedError(
+        f"{ref} is damaged: {what}. Nothing was learned from it. Bring it back from a backup (gyrostat restore FILE DIR), or "
+        f"go on from the one before: gyrostat roll-back {made['model']} --with-data",
+        snapshot=ref,
+    )
 
 
 def unseen(

@@ -70,7 +70,7 @@ class SqliteLedger:
     def __init__(
         self, path: str | Path, *, clock: Callable[[], float] = time.time, patience_s: float = 30.0
     ) -> None:
-        self.clock = clock
+        self.clock, self.patience_s = clock, patience_s
         self.path = Path(path)
         self._turn = threading.RLock()
         self.lost = ""
@@ -322,15 +322,18 @@ class SqliteLedger:
                 f"is damaged (entry/{report.first_bad} was {report.what}: {report.why})"
             )
 
-    def why_not_writable(self) -> str:
+    def why_not_writable(self, *, patience_s: float = 2.0) -> str:
         """Why nothing can be appended just now (somebody holds it, it may not be written); empty where it can."""
         with self._turn:
             try:
                 self._is_still_there()
+                self.db.execute(f"PRAGMA busy_timeout={int(1000 * patience_s)}")
                 self.db.execute("BEGIN IMMEDIATE")
                 self.db.execute("ROLLBACK")
             except (sqlite3.Error, LedgerError) as error:
                 return str(error)
+            finally:
+                self.db.execute(f"PRAGMA busy_timeout={int(1000 * self.patience_s)}")
         return ""
 
     @property

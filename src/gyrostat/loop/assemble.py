@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import time
@@ -15,15 +16,17 @@ from gyrostat_runtime.files import write_atomic
 
 from gyrostat import config
 from gyrostat.adapters.local.workers import LocalWorkers
-from gyrostat.errors import UnavailableError
+from gyrostat.errors import DamagedError, UnavailableError
 from gyrostat.loop import reconcile, run
 from gyrostat.loop.judged import Follower
 from gyrostat.loop.reconcile import Terms
-from gyrostat.observations import ROLLOUT
+from gyrostat.observations import DAMAGED, ROLLOUT
 from gyrostat.observations import evidence as evidence_of
 from gyrostat.rollout.evidence import Evidence
 
 Current = Callable[[], config.Loaded]
+log = logging.getLogger(__name__)
+DAMAGED_S = 5.0
 
 
 class Declarations:
@@ -79,6 +82,8 @@ class LocalWorld:
         self.workers = LocalWorkers(state)
         self._followers: dict[str, tuple[Follower, Follower]] = {}
         self._left: dict[str, float] = {}
+        self._damaged: dict[str, float] = {}
+        """When damage was found in a model's observations; they are not read again each time somebody looks."""
 
     # ---- looking
 
@@ -134,6 +139,22 @@ class LocalWorld:
             return 1
 
     def _judged(self, model: str, routes: dict[str, Any], *, is_in_traffic: bool) -> dict[str, Any]:
+        """What the monitor's lines say; nothing, which never passes, where they are damaged.
+
+        A person's answer goes through all the same.
+        """
+        if time.monotonic() - self._damaged.get(model, -DAMAGED_S) < DAMAGED_S:
+            return {}
+        try:
+            seen = self._folded(model, routes, is_in_traffic=is_in_traffic)
+        except DamagedError as error:
+            self._damaged[model] = time.monotonic()
+            self._say_damaged(model, error)
+            return {}
+        self._say_damaged(model, None)
+        return seen
+
+    def _folded(self, model: str, routes: dict[str, Any], *, is_in_traffic: bool) -> dict[str, Any]:
         """Fold what the monitor closed since the last look: about the champion, and about a candidate beside it."""
         settings, declaration = self.declarations.model(model, routes.get("declaration", ""))
         if model not in self._followers:
@@ -159,6 +180,15 @@ class LocalWorld:
             if seen["traffic"] is not None:
                 self._leave(model, seen["traffic"])
         return seen
+
+    def _say_damaged(self, model: str, error: DamagedError | None) -> None:
+        path = self.state / "observations" / model / DAMAGED
+        with contextlib.suppress(OSError):
+            if error is None:
+                path.unlink(missing_ok=True)
+            elif not path.exists():
+                log.warning("%s", error)
+                write_atomic(path, json.dumps({"why": str(error), **error.facts}).encode())
 
     def _leave(self, model: str, traffic: dict[str, Any]) -> None:
         """For those who only look: what a rollout was last judged from. About once a second, and never in the way."""

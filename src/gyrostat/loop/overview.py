@@ -15,7 +15,7 @@ from typing import Any
 from gyrostat import config
 from gyrostat.ledger import times, words
 from gyrostat.loop import reconcile, run
-from gyrostat.observations import ROLLOUT
+from gyrostat.observations import DAMAGED, ROLLOUT
 from gyrostat.ports import Ledger
 from gyrostat.retraining import life as retraining
 from gyrostat.retraining.schedule import next_due
@@ -289,10 +289,12 @@ def waits(f: production.Facts, rollout: dict[str, Any], live: dict[str, Any]) ->
 
 
 def _stuck(state: Path, model: str, f: production.Facts) -> str:
-    """Why routes are not applied, where a server refused them."""
+    """Why routes are not applied, where a server refused them; or why nothing can be judged from what was observed."""
     for path in (state / "routes" / f"{model}.applied").glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             applied = json.loads(path.read_bytes())
             if applied.get("refused", -1) >= f.routed_at > 0:
                 return f"{path.stem} refuses the routes: {applied.get('cause', '')}"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads((state / "observations" / model / DAMAGED).read_bytes())["why"]
     return ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gyrostat import config
-from gyrostat.errors import GyrostatError
+from gyrostat.errors import DamagedError, GyrostatError
 from gyrostat.ledger.entries import current
 from gyrostat.ledger.life import NEWEST, Say
 from gyrostat.loop import run
@@ -196,7 +196,10 @@ class _Traffic:
                 last = place
                 yield line
 
-        evidence.fold(lines())
+        try:
+            evidence.fold(lines())
+        except DamagedError:
+            return {"observations": "damaged"}
         self._of[f.model] = question, evidence, last
         if _order(last) != _order(end):
             return "its observations are no longer kept"

@@ -15,4 +15,19 @@ from gyrostat.observations.segments import (
 ROLLOUT = "rollout.json"
 """Beside the segments of a model: what its rollout was last judged from, for those who only look."""
 
-__all__ = ["ROLLOUT", "Broken", "Place", "Segments", "evidence", "holds", "prune", "read", "start_of", "verify"]  # fmt: skip
+DAMAGED = "damaged.json"
+"""Beside them too: what of them cannot be judged by, and why; not there while all can."""
+
+__all__ = [
+    "DAMAGED",
+    "ROLLOUT",
+    "Broken",
+    "Place",
+    "Segments",
+    "evidence",
+    "holds",
+    "prune",
+    "read",
+    "start_of",
+    "verify",
+]

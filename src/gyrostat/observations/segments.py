@@ -3,7 +3,8 @@
 Each line is an object with a last key `chain`: the SHA-256 of the chain before it and of the line without that key. An
 append is one write and one fsync, and ends with a *mark*: a line `{"mark": {...}, "top": n}` that says up to where its
 author had read, and the highest routes seq so far. What stands after the last mark is a torn append: it is cut away by the
-next one and never read.
+next one and never read. A line that is not what was written, with more than the last append behind it, is damage: it is
+kept as it is, and never read past.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any
 
 from gyrostat_runtime.files import sync_folder
 
+from gyrostat.errors import DamagedError
+
 GENESIS = "0" * 64
 SEGMENT_BYTES = 16_000_000
+_SEAL = len(',"chain":"') + 64 + len('"}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +64,17 @@ class Segments:
         numbers = _numbers(self.folder)
         for number in reversed(numbers):
             path = _path(self.folder, number)
-            whole = mark_end = 0
-            chain, mark, top = None, None, None
-            for line, end in _lines(path.read_bytes(), 0):
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    break
-                whole = end
-                if "mark" in value:
-                    mark_end, chain, mark, top = whole, value["chain"], value["mark"], value.get("top")  # fmt: skip
-            size = path.stat().st_size
-            self.cut_bytes += size - mark_end
-            if mark is None or chain is None:  # nothing whole was ever written here
+            data = path.read_bytes()
+            marks, bad = _marks(data)
+            if bad is not None and _is_torn(marks, bad):
+                marks = [found for found in marks if found[0] <= bad]
+            size = len(data)
+            if not marks:  # nothing whole was ever written here
+                self.cut_bytes += size
                 path.unlink()
                 continue
+            mark_end, chain, mark, top = marks[-1]
+            self.cut_bytes += size - mark_end
             if mark_end < size:
                 os.truncate(path, mark_end)
             self.mark, self._top = mark, top
@@ -119,13 +119,17 @@ class Segments:
 def read(folder: Path, since: Place | None = None) -> Iterator[tuple[dict[str, Any], Place]]:
     """Lines that are safe (a mark follows them), in order, from `since` on, each with the place after it.
 
-    Marks themselves are left out. Safe to call while the monitor appends. The chain is followed but not checked; see
-    `verify`.
+    Marks themselves are left out. Safe to call while the monitor appends. The chain is followed from `since`; where there
+    is nothing to follow it from (older segments were pruned, or taken aside), the first line is taken at its word.
+
+    Raises:
+        DamagedError: a line is not what was written; those before it were given.
     """
     place = since or Place()
-    for number in _numbers(folder):
-        if number < place.segment:
-            continue
+    is_known = place.chain != GENESIS or place.segment <= 1
+    chain, before = place.chain, place.segment
+    numbers = [n for n in _numbers(folder) if n >= place.segment]
+    for number in numbers:
         start = place.offset if number == place.segment else 0
         try:
             with _path(folder, number).open("rb") as file:
@@ -133,18 +137,70 @@ def read(folder: Path, since: Place | None = None) -> Iterator[tuple[dict[str, A
                 data = file.read()
         except FileNotFoundError:
             continue
+        is_known = is_known and number <= before + 1
+        before = number
         waiting: list[tuple[dict[str, Any], Place]] = []
         for line, end in _lines(data, 0):
-            try:
-                value = json.loads(line)
-            except ValueError:
-                break
-            after = Place(number, start + end, value.pop("chain"))
+            value, told = _opened(line, chain if is_known else None)
+            if value is None:
+                marks, _ = _marks(data)
+                if number == numbers[-1] and _is_torn(marks, end):
+                    return  # an append that was cut in the middle: the monitor takes it away
+                raise _damaged(folder, number, start + end - len(line) - 1)
+            chain, is_known = told, True
             if "mark" in value:
                 yield from waiting
                 waiting = []
             else:
-                waiting.append((value, after))
+                waiting.append((value, Place(number, start + end, told)))
+
+
+def _opened(line: bytes, chain: str | None) -> tuple[dict[str, Any] | None, str]:
+    """A line's value without its `chain`, and that chain; None: it is not what was written after `chain` (None: unknown)."""
+    body, joint, told = line[:-_SEAL], line[-_SEAL : -_SEAL + 10], line[-66:-2].decode("latin-1")
+    if joint != b',"chain":"' and line[1:10] != b'"chain":"':
+        return None, ""
+    content = b"{}" if line[1:10] == b'"chain":"' else body + b"}"
+    if chain is not None and hashlib.sha256(chain.encode() + content).hexdigest() != told:
+        return None, ""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return None, ""
+    return (value, told) if isinstance(value, dict) else (None, "")
+
+
+_Mark = tuple[int, str, dict[str, Any], int | None]
+"""Where a mark ends, its chain, what it says, and the highest routes seq up to it."""
+
+
+def _marks(data: bytes) -> tuple[list[_Mark], int | None]:
+    """Every mark, and where the first line that is no JSON object begins."""
+    marks, bad, at = [], None, 0
+    for line, end in _lines(data, 0):
+        try:
+            value = json.loads(line)
+            if "mark" in value:
+                marks.append((end, value["chain"], value["mark"], value.get("top")))
+        except (ValueError, KeyError, TypeError):
+            bad = at if bad is None else bad
+        at = end
+    return marks, bad
+
+
+def _is_torn(marks: list[_Mark], bad: int) -> bool:
+    """Whether a line at `bad` belongs to the last append, which alone can be cut by a kill or a power cut."""
+    return sum(end > bad for end, *_ in marks) <= 1
+
+
+def _damaged(folder: Path, number: int, offset: int) -> DamagedError:
+    name = f"{folder.parent.name}/{folder.name}/{number:08}.seg"
+    return DamagedError(
+        f"{name} is not what was written from byte {offset} on: nothing is judged by what stands there. Bring the file back from "
+        f"a backup, or go on without it: mv {name} {name}.damaged",
+        file=name,
+        offset=offset,
+    )
 
 
 def start_of(folder: Path, seq: int) -> Place:

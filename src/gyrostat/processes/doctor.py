@@ -21,10 +21,10 @@ from typing import Any, Literal
 from gyrostat_runtime import keys
 from gyrostat_runtime.errors import RuntimeFault
 
-from gyrostat import config
+from gyrostat import config, observations
 from gyrostat.adapters.notify import outbox
 from gyrostat.adapters.notify.settings import secrets_of
-from gyrostat.errors import BundleError, GyrostatError, UnavailableError
+from gyrostat.errors import BundleError, DamagedError, GyrostatError, UnavailableError
 from gyrostat.ledger import times
 from gyrostat.ledger.chain import verify
 from gyrostat.ledger.sqlite import FIXED, SqliteLedger, probe
@@ -88,6 +88,7 @@ def _examine(state: Path, loaded: config.Loaded | None) -> list[Finding]:
         ("keys", lambda: _keys(state)),
         ("bundles", lambda: _bundles(state)),
         ("versions", lambda: _versions(state)),
+        ("observations", lambda: _observations(state)),
         ("processes", lambda: _processes(running)),
         ("sandbox", _sandbox),
     ]
@@ -349,6 +350,18 @@ def _installed(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def _observations(state: Path) -> Iterator[Finding]:
+    n, is_whole = 0, True
+    for folder in sorted((state / "observations").glob("*/")):
+        try:
+            n += sum(1 for _ in observations.read(folder))
+        except DamagedError as error:
+            is_whole, name = False, error.facts["file"]
+            yield Finding("observations", "fault", str(error), f"mv {state / name} {state / name}.damaged")  # fmt: skip
+    if is_whole:
+        yield _ok("observations", f"{n:,} lines, whole")
 
 
 # ---- what runs

@@ -109,10 +109,12 @@ def children(
     ]
 
 
-def narrate(project: Opened, after: int, say: Say, stop: threading.Event) -> None:
-    """Tell what happens, a line each, until `stop`."""
+def narrate(project: Opened, after: int | None, say: Say, stop: threading.Event) -> None:
+    """Tell what happens after a position (None: where the ledger ends once it can be read), a line each, until `stop`."""
     while not stop.wait(POLL_S):
         with contextlib.suppress(GyrostatError):
+            if after is None:
+                after = project.ledger.position()
             for entry in project.ledger.entries(after=after):
                 after = entry.position
                 if words.is_news(entry):

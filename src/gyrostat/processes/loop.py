@@ -96,11 +96,12 @@ def opened(watched: config.Watched, actor: str, stop: threading.Event) -> Sqlite
             ledger.expire_leases()
             declare(ledger, watched.loaded, actor)
             ask_for_first(ledger, watched.loaded, actor)
+        except (GyrostatError, OSError) as error:
+            told.say(f"the loop waits: {error}")
+        else:
             if told.said:
                 told.say("the loop goes on")
             return ledger
-        except (GyrostatError, OSError) as error:
-            told.say(f"the loop waits: {error}")
         if ledger is not None:
             ledger.close()
         stop.wait(RETRY_S)

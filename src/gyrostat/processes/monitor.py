@@ -23,7 +23,7 @@ from typing import Any
 from gyrostat_runtime import log
 from gyrostat_runtime.files import write_atomic
 
-from gyrostat.errors import GyrostatError
+from gyrostat.errors import DamagedError, LedgerError
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.monitoring.reference import Reference
 from gyrostat.monitoring.settings import MonitoringSettings
@@ -41,6 +41,8 @@ LOOK_UP_S = 5.0
 MARK_S = 60.0
 """How far we have read is written down at least this often, also while nothing is asked."""
 MOST_TOLD = 1000
+REOPEN_S, PATIENCE_S = 5.0, 2.0
+"""The ledger: between two tries to open it, and how long a call may wait while seconds want to be closed."""
 PRUNE_S = 3600.0
 
 
@@ -74,11 +76,16 @@ class Watcher:
         )
         self.live = Live(model, monitoring, reference=self._reference, limits=limits)
         since = Place(max(0, self.segments.place.segment - 1), 0)
-        self.live.fold(line for line, _ in read(self.folder, since))
+        try:
+            self.live.fold(line for line, _ in read(self.folder, since))
+        except DamagedError as error:  # the picture begins with what comes now
+            print(error, file=sys.stderr)  # noqa: T201
         self.tail = log.Tail(state / "log" / model, mark.get("log"))
         self.labels = log.LabelTail(state / "labels" / model, mark.get("labels"))
         self._replay_until: dict[str, list[int]] = mark.get("read", {})
         self._polls: deque[tuple[dict[str, Any], int]] = deque()
+        self._batch: list[dict[str, Any]] = []
+        """What the disk did not take: it comes first again, so that whoever read it reads the same."""
         self._lines: list[dict[str, Any]] = []
         self._label_lines: list[dict[str, Any]] = []
         self._looked_up = self._wrote = self._pruned = 0.0
@@ -159,7 +166,8 @@ class Watcher:
         # Kept until they are on the disk: what is closed cannot be asked of the monitor again.
         self._lines += self.monitor.close(now)
         has_closed = self.monitor.closed > closed_before
-        if self._lines or (self._label_lines and has_closed) or now - self._marked >= MARK_S:
+        is_due = self._batch or self._lines or (self._label_lines and has_closed)
+        if is_due or now - self._marked >= MARK_S:
             self._append(now)
         if now - self._pruned >= PRUNE_S:
             self._pruned = now
@@ -218,11 +226,12 @@ class Watcher:
             "writers": self.monitor.writers,
             "owed": self.monitor.owed,
         }
-        lines = [*self._lines, *self._label_lines]
-        self.segments.append(lines, mark)
+        self._batch += [*self._lines, *self._label_lines]
         self._lines, self._label_lines = [], []
+        self.segments.append(self._batch, mark)
         self._marked = now
-        self.live.fold(lines)
+        self.live.fold(self._batch)
+        self._batch = []
 
     def publish(self, now: float) -> None:
         """Write `live.json` and tell the retraining life."""
@@ -247,25 +256,21 @@ class Watcher:
         for trigger in triggers(live, self.retraining):
             if trigger.key in self._told:
                 continue
-            # A repeat is no entry: the key stands once in the stream.
-            draft = Draft(
-                "triggered", self.ledger.now(), "monitor", body=trigger.as_body(), key=trigger.key
-            )
+            body, key = trigger.as_body(), trigger.key
             try:
-                if not self.ledger.knows(stream, trigger.key):
+                # A repeat is no entry: the key stands once in the stream.
+                if not self.ledger.knows(stream, key):
+                    draft = Draft("triggered", self.ledger.now(), "monitor", body=body, key=key)
                     self.ledger.append(stream, draft, expect_seq=None, fence=None)
-            except GyrostatError as error:
-                if not error.retryable:
-                    raise
-                continue  # told again with the next picture
+            except LedgerError:
+                return  # told again with the next picture
             if len(self._told) > MOST_TOLD:
                 self._told.clear()
             self._told[trigger.key] = None
 
 
 def run(state: Path, settings: Mapping[str, Any], stop: threading.Event) -> None:
-    """Watch every model until `stop` is set."""
-    ledger = SqliteLedger(state / "ledger.db")
+    """Watch every model until `stop` is set. Without a ledger, or on a full disk, it counts on and tells later."""
     watchers = [
         Watcher(
             state,
@@ -273,15 +278,31 @@ def run(state: Path, settings: Mapping[str, Any], stop: threading.Event) -> None
             limits=tuple(_make(Limit, x) for x in said.get("limits", ())),
             monitoring=_make(MonitoringSettings, said.get("monitoring", {})),
             retraining=_make(RetrainingSettings, said.get("retraining", {})),
-            ledger=ledger,
         )
         for model, said in settings.get("models", {}).items()
     ]
+    ledger, opened_at, said = None, 0.0, ""
     while not stop.wait(POLL_S):
+        trouble = ""
+        if (ledger is None or not ledger.is_current) and time.monotonic() >= opened_at:
+            opened_at = time.monotonic() + REOPEN_S
+            try:
+                ledger = SqliteLedger(state / "ledger.db", patience_s=PATIENCE_S)
+            except LedgerError as error:
+                ledger, trouble = None, str(error)
         for watcher in watchers:
-            watcher.turn(time.time())
+            watcher.ledger = ledger
+            try:
+                watcher.turn(time.time())
+            except OSError as error:  # a full disk: nothing is lost, the next turn does it again
+                trouble = f"{watcher.model}: {error}"
+        if trouble and trouble != said:
+            said = trouble
+            with contextlib.suppress(OSError):
+                print(trouble, file=sys.stderr)  # noqa: T201
     for watcher in watchers:
-        watcher.publish(time.time())
+        with contextlib.suppress(OSError):
+            watcher.publish(time.time())
 
 
 def _make(kind: Any, values: Mapping[str, Any]) -> Any:

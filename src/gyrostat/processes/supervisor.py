@@ -236,7 +236,9 @@ class Supervisor:
         try:
             (self.state / "run").mkdir(parents=True, exist_ok=True)
             return (self.state / "run" / f"{name}.log").open("ab")
-        except OSError:  # a full disk that does not even take a name: better without a log than not at all
+        except (
+            OSError
+        ):  # a full disk that does not even take a name: better without a log than not at all
             return Path(os.devnull).open("ab")
 
     def _note(self, child: Child) -> None:

@@ -472,14 +472,14 @@ class _SegmentWriter:
                 )
                 break
         try:
-            if os.write(self._handle, _MAGIC) != len(_MAGIC):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._size = os.write(self._handle, _MAGIC)
+            if self._size < len(_MAGIC):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
         except OSError:
             # A full disk is tried again many times: it must not fill up with names.
             path.unlink(missing_ok=True)
             self._leave()
             raise
-        self._size = len(_MAGIC)
         sync_folder(self.folder)
 
     def _leave(self) -> None:
