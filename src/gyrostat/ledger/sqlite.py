@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import threading
@@ -82,6 +83,8 @@ class SqliteLedger:
                 if mark.exists():
                     raise self._lose("is gone")
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            if mark.exists() and not self.path.stat().st_size:
+                raise self._lose("is empty")
             self._file = _identity(self.path)
             self.db = sqlite3.connect(
                 str(self.path), isolation_level=None, timeout=patience_s, check_same_thread=False
@@ -91,7 +94,7 @@ class SqliteLedger:
             self.db.execute("PRAGMA synchronous=FULL")
             if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name='refs'").fetchone():
                 if mark.exists():
-                    raise self._lose("is empty")
+                    raise self._lose("holds no entries")
                 self.db.executescript(SCHEMA)
         except (sqlite3.Error, OSError) as error:
             if _is_damage(error):
@@ -304,16 +307,20 @@ class SqliteLedger:
         """
         self._ask("UPDATE leases SET until = 0")
 
+    def forget_heads(self) -> None:
+        """Let the facts of every open stream be folded anew: what was kept of them is outside the chain."""
+        self._ask("UPDATE streams SET head_seq = 0, head = '{}' WHERE is_over = 0 AND head_seq > 0")
+
     def check(self) -> None:
-        """Read all of it once: the file's own structure, and the chain.
+        """Read all of it once: the file's own structure with its indexes, and the chain.
 
         Raises:
             LostLedgerError: it is not what was written; the message says from where on.
         """
         try:
-            damage = [text for (text,) in self._ask("PRAGMA quick_check(3)") if text != "ok"]
+            damage = [text for (text,) in self._ask("PRAGMA integrity_check(3)") if text != "ok"]
             if damage:
-                raise self._lose(f"is damaged ({'; '.join(damage)})")
+                raise self._lose(f"is damaged ({' '.join(' '.join(damage).split())})")
             report = audit.verify(self.rows(), row_at=self.row, search=self.rows)
         except sqlite3.Error as error:
             raise self._fault(error, f"The ledger cannot be read now: {error}") from error
@@ -375,6 +382,10 @@ class SqliteLedger:
     def close(self) -> None:
         """Give the file back."""
         with self._turn:
+            if not self.is_current and self.path.exists():
+                # SQLite tidies up by name: it would take the -wal of the file that stands there now away with it.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.db))
+                return
             self.db.close()
 
     def _rows(self, where: str, *args: object) -> list[Entry]:
@@ -431,7 +442,7 @@ def probe(path: Path, *, patience_s: float = 2.0) -> dict[str, Any]:
             sqlite3.connect(str(path), isolation_level=None, timeout=patience_s)
         ) as db:
             (journal,) = db.execute("PRAGMA journal_mode").fetchone()
-            damage = [text for (text,) in db.execute("PRAGMA quick_check(3)") if text != "ok"]
+            damage = [text for (text,) in db.execute("PRAGMA integrity_check(3)") if text != "ok"]
             why = ""
             try:
                 db.execute("BEGIN IMMEDIATE")

@@ -94,6 +94,7 @@ def opened(watched: config.Watched, actor: str, stop: threading.Event) -> Sqlite
             ledger = SqliteLedger(watched.loaded.state / "ledger.db")
             ledger.check()
             ledger.expire_leases()
+            ledger.forget_heads()
             declare(ledger, watched.loaded, actor)
             ask_for_first(ledger, watched.loaded, actor)
         except (GyrostatError, OSError) as error:

@@ -286,6 +286,8 @@ def run(state: Path, settings: Mapping[str, Any], stop: threading.Event) -> None
         trouble = ""
         if (ledger is None or not ledger.is_current) and time.monotonic() >= opened_at:
             opened_at = time.monotonic() + REOPEN_S
+            if ledger is not None:
+                ledger.close()
             try:
                 ledger = SqliteLedger(state / "ledger.db", patience_s=PATIENCE_S)
             except LedgerError as error:
