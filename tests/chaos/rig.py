@@ -73,6 +73,8 @@ class Rig:
     said: list[str] = field(default_factory=list)
     failed: list[Any] = field(default_factory=list)
     n_asked: int = 0
+    ids: set[str] = field(default_factory=set)
+    """Of the predictions that were answered."""
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     port: int = 0
@@ -131,6 +133,8 @@ class Rig:
                 answer = link.getresponse()
                 text = answer.read()
                 self.n_asked += 1
+                if answer.status == 200:
+                    self.ids.add(json.loads(text)["id"])
                 if answer.status != 200 and is_owed:
                     self.failed.append((answer.status, text[:200]))
             except (OSError, http.client.HTTPException) as error:
