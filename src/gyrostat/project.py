@@ -947,16 +947,16 @@ class Project:
 
         from gyrostat.loop.declare import declare
         from gyrostat.processes import following, handover, runfiles
-        from gyrostat.processes.supervisor import Child, Supervisor, bind, end_leftovers, settle
+        from gyrostat.processes.supervisor import Child, Supervisor, bind, settle, take_over
 
         declaration, state, actor = self.loaded.declaration, self.state, whoami()
         lock = runfiles.Lock(state, "up")
         lock.take_or_refuse("`gyrostat up`")
         try:
-            end_leftovers(state)
-            settle(state)
-            handed = handover.inherited()
+            runfiles.write(state, "up")
             port = port or declaration.server.port
+            handed = take_over(state) | handover.inherited()
+            settle(state)
             control_port = control_port or declaration.control_port
             server = handed.pop(port, None) or bind(
                 declaration.server.host, port, setting="server.port", option="--port"

@@ -1,38 +1,103 @@
-"""`make chaos`: kill -9 at every point of a release, then at random instants, in a real project; prints what was tried and what held.
+"""`make chaos`: kill -9 at every point of everything, then at random instants, in a real project; prints what was tried and what held.
 
 python -m tests.chaos [KILLS]      random kills after the others; default 1000
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import signal
+import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
+from .rig import WAITED_FOR, Rig, make
 
-from .rig import Rig, make
-
-ONCE = ("snapshotted", "trained", "packed", "offered")
+QUIET_KILLS = 10
 
 
-def at_every_point(rig: Rig) -> list[str]:
-    """A release that is killed at each point in turn; what does not hold."""
-    wanted = rig.kinds(rig.release(2.0))
-    before, run = len(rig.kills()), rig.run() + 1
-    rig.plan(every=1)
-    found = rig.kinds(rig.release(3.0))
-    rig.plan(0)
+def main(n_kills: int) -> int:
+    seed = int(os.environ.get("SEED", "1"))
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "homes"
+        make(folder)
+        rig = Rig(folder)
+        with rig.running():
+            rig.wait("version 1", lambda: rig.version() == 1 and rig.is_at_rest())
+            for what, found in (
+                ("`up` again and again, nothing else", at_rest(rig)),
+                ("loop, before, in and after each trace it leaves", loop(rig)),
+                ("`up` at each of its own points", supervisor(rig)),
+                ("monitor at each of its own points", monitor(rig)),
+                ("runners of jobs at each of their own points", training(rig)),
+            ):
+                say(rig, what, found)
+                wrong += found
+            if n_kills:
+                since, after = len(rig.killed), rig.project.ledger.position()
+                killed = rig.storm(n_kills, random.Random(seed))
+                found = rig.wrong(after)
+                say(rig, f"whatever runs, at {n_kills:,} random instants (SEED={seed})", found)
+                table(rig, since, killed)
+                wrong += found
+    for line in wrong:
+        print(f"BROKEN  {line}")
+    return 1 if wrong else 0
+
+
+def say(rig: Rig, what: str, found: list[str]) -> None:
+    """A line about what was tried."""
+    print(f"kill -9 of {what}", flush=True)
     print(
-        f"  {len(rig.kills()) - before} kills, each at a point of its own, in one release",
+        f"  {'held' if not found else 'BROKEN'}; {rig.n_asked:,} requests answered so far, {rig.n_lost} lost with a killed server, "
+        f"{len(rig.failed)} failed otherwise",
         flush=True,
     )
+
+
+def table(rig: Rig, since: int, killed: Counter[str]) -> None:
+    """Victim, kills, and how long until it was there again."""
+    print("  victim      kills  there again: median, longest")
+    for what, n in killed.most_common():
+        print(f"  {what:10} {n:6,}  {again(rig, what, since)}", flush=True)
+
+
+def again(rig: Rig, what: str, since: int = 0) -> str:
+    """How long it took until what was killed was there again."""
+    parts = []
+    for thing in WAITED_FOR.get(what, ()):
+        times = [k.resumed[thing] for k in rig.killed[since:] if k.what == what and thing in k.resumed]  # fmt: skip
+        if times:
+            parts.append(f"{thing} {statistics.median(times):.1f} s, {max(times):.1f} s")
+    return "; ".join(parts) or "-"
+
+
+def at_rest(rig: Rig) -> list[str]:
+    """How long it takes until everything is there again after a death of `up`."""
+    after = rig.project.ledger.position()
+    for _ in range(QUIET_KILLS):
+        rig.kill_one("supervisor")
+        rig.wait("everything to be there again", lambda: len(rig.killed[-1].resumed) == 2)
+    print(f"from a start of `up` after its death, {QUIET_KILLS} times: {again(rig, 'supervisor')}")
+    return rig.wrong(after)
+
+
+def undisturbed(rig: Rig, kills_of: str, alpha: float, *, every: int = 1) -> list[str]:
+    """A release in which a kind of process dies at its points, compared with one in which nothing happens."""
+    wanted = rig.kinds(rig.release(alpha))
+    plan, run = rig.plan(kills_of), rig.run() + 1
+    before = len(plan.kills())
+    plan.make(every)
+    if kills_of == "supervisor":
+        rig.kill_one("supervisor")
+        rig.kill_one("server")
+    since = rig.release(alpha + 0.5)
+    plan.make(0)
+    print(f"  {len(plan.kills()) - before} kills of the {kills_of}, each at a point of its own")
+    found = rig.kinds(since)
     wrong = [
         f"{s}: {found.get(s)} instead of {kinds}"
         for s, kinds in wanted.items()
@@ -40,101 +105,31 @@ def at_every_point(rig: Rig) -> list[str]:
     ]
     if set(rig.jobs(run).values()) != {1}:
         wrong.append(f"work was begun twice: {rig.jobs(run)}")
-    return wrong
+    return wrong + rig.wrong(since)
 
 
-def at_random(rig: Rig, n_kills: int, dice: random.Random) -> tuple[Counter[str], list[str]]:
-    """Kills of whatever runs, while releases follow each other."""
-    killed: Counter[str] = Counter()
-    after, alpha = rig.project.ledger.position(), 10.0
-    while sum(killed.values()) < n_kills:
-        alpha += 1.0
-        rig.ask_for(alpha)
-        quiet_at = time.monotonic() + 60
-        while time.monotonic() < quiet_at and sum(killed.values()) < n_kills:
-            time.sleep(dice.random() * 1.5)
-            running = victims(rig)
-            if not running:
-                continue
-            what, pid = dice.choice(running)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                killed[what] += 1
-    rig.wait("everything to come to rest", rig.is_quiet)
-    return killed, verdict(rig, after)
+def loop(rig: Rig) -> list[str]:
+    return undisturbed(rig, "loop", 2.0)
 
 
-def victims(rig: Rig) -> list[tuple[str, int]]:
-    """Everything of the project that runs now, by what it is."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            for mark, what in (
-                ("dying_loop", "loop"), ("processes.monitor", "monitor"), ("processes.server", "server"),
-                ("--child", "work"), ("loop.worker", "runner"), ("harness.py", "training"), ("mlflow", "mirror"),
-            ):  # fmt: skip
-                if mark in command:
-                    found.append((what, process.pid))
-                    break
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or [])
-            if "loop.worker" in line and str(rig.folder) in line:
-                found.append(("runner", process.pid))
-    return found
+def supervisor(rig: Rig) -> list[str]:
+    return undisturbed(rig, "supervisor", 3.0)
 
 
-def verdict(rig: Rig, after: int) -> list[str]:
-    """What does not hold of the record since a position."""
-    wrong = []
-    runs: dict[str, Counter[str]] = {}
-    for entry in rig.project.ledger.entries(after=after):
-        if entry.stream.startswith("run/"):
-            runs.setdefault(entry.stream, Counter())[entry.kind] += 1
-    for stream, kinds in runs.items():
-        wrong += [
-            f"{stream}: {kind} was said {kinds[kind]} times" for kind in ONCE if kinds[kind] > 1
-        ]
-        if not kinds["closed"] and not kinds["told"]:
-            wrong.append(f"{stream} did not come to an end: {dict(kinds)}")
-    if not rig.project.audit_verify().facts["is_whole"]:
-        wrong.append("the chain is broken")
-    return wrong
+def monitor(rig: Rig) -> list[str]:
+    return undisturbed(rig, "monitor", 4.0)
 
 
-def main(n_kills: int) -> int:
-    seed = int(os.environ.get("SEED", "1"))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "homes"
-        make(folder)
-        rig = Rig(folder)
-        with rig.running():
-            rig.wait("version 1", lambda: rig.version() == 1 and rig.is_at_rest())
-            print("kill -9 of the loop before, in and after each trace it leaves", flush=True)
-            wrong = at_every_point(rig)
-            print(
-                f"  {'held' if not wrong else 'BROKEN'}; {len(rig.failed)} of {rig.n_asked:,} requests failed",
-                flush=True,
-            )
-            wrong += [f"a request failed: {f}" for f in rig.failed[:3]]
-            if n_kills:
-                print(
-                    f"kill -9 of whatever runs, at {n_kills:,} random instants (SEED={seed})",
-                    flush=True,
-                )
-                killed, found = at_random(rig, n_kills, random.Random(seed))
-                print(
-                    "  " + ", ".join(f"{n} {what}" for what, n in killed.most_common()), flush=True
-                )
-                print(
-                    f"  {'held' if not found else 'BROKEN'}; {len(rig.failed)} of {rig.n_asked:,} requests were in the hands of a killed server",
-                    flush=True,
-                )
-                wrong += found
-    for line in wrong:
-        print(f"BROKEN  {line}")
-    return 1 if wrong else 0
+def training(rig: Rig) -> list[str]:
+    """A job whose runner died is lost, said so, and done again under another key; so three releases, a third of the points each."""
+    plan, after, before = rig.plan("training"), rig.project.ledger.position(), 0
+    before = len(plan.kills())
+    for third in range(3):
+        plan.make(every=3, phase=third)
+        rig.release(5.0 + third)
+        plan.make(0)
+    print(f"  {len(plan.kills()) - before} kills of runners, in three releases")
+    return rig.wrong(after)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import http.client
 import json
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,12 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+from gyrostat_runtime import log
+
 import gyrostat
-from gyrostat.processes import following, supervisor
-from gyrostat.processes.supervisor import Supervisor, bind
+from gyrostat.observations import read
+
+from .plan import Plan
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 400.0
+PATIENCE_S, RESTART_S = 400.0, 0.5
+ONCE = ("snapshotted", "trained", "packed", "offered")
 ROW = {"rooms": 3, "humidity": 0.4}
 CONFIG = """\
 version: 1
@@ -65,21 +72,61 @@ def make(folder: Path) -> None:
     (folder / "config" / "config.yaml").write_text(CONFIG)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Kill:
+    """What was killed, and when; and after how many seconds something was there again."""
+
+    what: str
+    at: float
+    pids: dict[str, int]
+    """Who ran then."""
+    resumed: dict[str, float] = field(default_factory=dict)
+
+
+WAITED_FOR = {
+    "server": ("answers",), "loop": ("acts",), "monitor": ("watches",), "supervisor": ("answers", "acts"),
+}  # fmt: skip
+"""What is waited for after a kill. Of a killed `up` it is counted from the start of the next one."""
+WEIGHTS = {
+    "loop": 3, "server": 2, "monitor": 2, "runner": 3, "work": 3, "training": 3, "mirror": 1, "page": 1, "notifier": 1,
+    "supervisor": 1,
+}  # fmt: skip
+"""How often which is hit at random: `up` needs seconds to be there again, in which little else can be hit."""
+MARKS = {
+    "dying_up": "supervisor", "dying_loop": "loop", "dying_monitor": "monitor", "processes.server": "server",
+    "gyrostat.control": "page", "dying_training": "runner", "--child": "work", "harness.py": "training",
+    "mlflow": "mirror", "processes.notifying": "notifier",
+}  # fmt: skip
+
+
 @dataclass
 class Rig:
-    """The project, its processes under a real supervisor in this process, and traffic."""
+    """The project, a real `up` that is started again whenever it dies, and traffic."""
 
     folder: Path
-    said: list[str] = field(default_factory=list)
     failed: list[Any] = field(default_factory=list)
+    """Requests that failed though no server was killed meanwhile."""
+    n_lost: int = 0
+    """Requests that failed since a server was killed: it had them in its hands, or nobody lived."""
     n_asked: int = 0
     ids: set[str] = field(default_factory=set)
     """Of the predictions that were answered."""
-    _over: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    killed: list[Kill] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
     port: int = 0
+    control_port: int = 0
     n_points: int = 0
     """Of an undisturbed release."""
+    _over: threading.Event = field(default_factory=threading.Event)
+    _answered: float = 0.0
+    """When the last request began that was answered."""
+    _is_server_killed: bool = False
 
     @property
     def project(self) -> gyrostat.Project:
@@ -91,56 +138,131 @@ class Rig:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Rig]:
-        """Everything that `up` starts but the page, with a loop that may die by itself; traffic beside it."""
-        from gyrostat_runtime import keys
-
-        project = self.project
-        keys.create_keys(project.state / "keys")
-        server = bind("127.0.0.1", 0, setting="", option="")
-        self.port = server.getsockname()[1]
-        children = [
-            c for c in following.children(project, server, server, "chaos") if c.name != "control"
-        ]
-        for child in children:
-            if child.name == "loop":
-                child.module = "tests.chaos.dying_loop"
-        keeper = Supervisor(self.state, children, self.said.append)
-        path = os.environ.get("PYTHONPATH", "")
-        os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)
-        waits, supervisor.RESTART_AFTER_S = supervisor.RESTART_AFTER_S, (0.05,)
-        threads = [threading.Thread(target=keeper.run), threading.Thread(target=self._ask)]
+        """`up`, started again as systemd would; traffic beside it."""
+        self.port, self.control_port = free_port(), free_port()
         self._over.clear()
+        threads = [threading.Thread(target=t) for t in (self._keep_up, self._ask, self._measure)]
         for thread in threads:
             thread.start()
         try:
             yield self
         finally:
             self._over.set()
-            threads[1].join(20)
-            keeper.stop.set()
-            threads[0].join(40)
-            server.close()
-            supervisor.RESTART_AFTER_S = waits
-            os.environ["PYTHONPATH"] = path
+            for thread in threads:
+                thread.join(60)
+            for _, pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _keep_up(self) -> None:
+        command = [sys.executable, "-m", "tests.chaos.dying_up", str(self.folder)]
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        while not self._over.is_set():
+            self.starts.append(time.time())
+            with (self.folder / "up.log").open("ab") as log:
+                up = subprocess.Popen(
+                    [*command, str(self.port), str(self.control_port)], stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path},
+                )  # fmt: skip
+            while up.poll() is None and not self._over.wait(0.1):
+                pass
+            if up.poll() is None:
+                up.send_signal(signal.SIGINT)
+                up.wait(60)
+            self._over.wait(RESTART_S)
 
     def _ask(self) -> None:
         body = json.dumps({"dataframe_records": [ROW]})
         while not self._over.wait(0.02):
-            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-            is_owed = self.has_champion()
+            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            is_owed, began = self.has_champion(), time.time()
+            error: Any = None
             try:
                 link.request("POST", "/invocations", body, {"Content-Type": "application/json"})
                 answer = link.getresponse()
                 text = answer.read()
-                self.n_asked += 1
                 if answer.status == 200:
                     self.ids.add(json.loads(text)["id"])
-                if answer.status != 200 and is_owed:
-                    self.failed.append((answer.status, text[:200]))
-            except (OSError, http.client.HTTPException) as error:
-                self.failed.append(repr(error))
+                else:
+                    error = (answer.status, text[:200])
+            except (OSError, http.client.HTTPException) as wrong:
+                error = wrong
             finally:
                 link.close()
+            if error is None:
+                self._answered, self.n_asked = began, self.n_asked + 1
+                if not any(k.what == "server" and k.at > began for k in self.killed[-9:]):
+                    self._is_server_killed = False
+            elif is_owed and self._is_server_killed:
+                self.n_lost += 1
+            elif is_owed:
+                self.failed.append((began, time.time() - began, repr(error)))
+
+    def _measure(self) -> None:
+        """See after each kill when things are there again."""
+        done = 0
+        while not self._over.wait(0.05):
+            due = [
+                k for k in self.killed[done:] if len(k.resumed) < len(WAITED_FOR.get(k.what, ()))
+            ]
+            done = self.killed.index(due[0]) if due else len(self.killed)
+            for kill in due:
+                since = kill.at
+                if kill.what == "supervisor":
+                    since = self.starts[-1]
+                    if since < kill.at:
+                        continue
+                for what in WAITED_FOR[kill.what]:
+                    if what not in kill.resumed and self._is_there(what, kill):
+                        kill.resumed[what] = time.time() - since
+
+    def _is_there(self, what: str, kill: Kill) -> bool:
+        try:
+            match what:
+                case "answers":
+                    pid, since = self.pids()["server-0"], (self.state / "run" / "server-0.json")
+                    return pid != kill.pids["server-0"] and self._answered > since.stat().st_mtime
+                case "acts":
+                    pid = int((self.folder / "chaos.loop.acts").read_text())
+                    return pid != kill.pids["loop"] and pid == self.pids()["loop"]
+            live = self.state / "observations" / "homes" / "live.json"
+            return live.stat().st_mtime > kill.at
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def pids(self) -> dict[str, int]:
+        """Who runs, as the supervisor last wrote it down."""
+        found = {}
+        for path in (self.state / "run").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found[path.stem] = json.loads(path.read_bytes())["pid"]
+        return found
+
+    def processes(self) -> list[tuple[str, int]]:
+        """Everything of the project that runs now, by what it is."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if str(self.folder) in line:
+                found += [(what, process.pid) for mark, what in MARKS.items() if mark in line][-1:]
+        return found
+
+    def kill(self, what: str, pid: int) -> bool:
+        """kill -9; False where it was gone already."""
+        self.killed.append(Kill(what, time.time(), self.pids()))
+        self._is_server_killed |= what == "server"
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            self.killed.pop()
+            return False
+        return True
+
+    def kill_one(self, what: str) -> None:
+        """Kill one of a kind, as soon as there is one."""
+        self.wait(
+            f"a {what}", lambda: any(self.kill(w, p) for w, p in self.processes() if w == what)
+        )
 
     def has_champion(self) -> bool:
         return any((self.state / "routes").glob("*.applied/*.json"))
@@ -149,15 +271,14 @@ class Rig:
         deadline = time.monotonic() + PATIENCE_S
         while not (found := is_there()):
             assert time.monotonic() < deadline, (
-                f"waited for {what}: {self.said[-3:]}\n{self.log('loop')}\n{self.kinds(0)}"
+                f"waited for {what}: {self.log('up')}\n{self.log('loop')}\n{self.kinds(0)}"
             )
             time.sleep(0.1)
         return found
 
     def log(self, name: str) -> str:
-        with contextlib.suppress(OSError):
-            return (self.state / "run" / f"{name}.log").read_text()[-2000:]
-        return ""
+        path = self.folder / "up.log" if name == "up" else self.state / "run" / f"{name}.log"
+        return path.read_text()[-2000:] if path.exists() else ""
 
     def ask_for(self, alpha: float) -> None:
         """Ask for a candidate of another kind."""
@@ -216,17 +337,71 @@ class Rig:
         names = (p.name for p in (self.state / "jobs" / f"run.homes.{run}").iterdir() if p.is_dir())
         return Counter(name.partition("-")[2] for name in names)
 
-    def kills(self) -> list[str]:
-        path = self.folder / "chaos.kills"
-        return path.read_text().splitlines() if path.exists() else []
+    def storm(self, n_kills: int, dice: random.Random) -> Counter[str]:
+        """Kills of whatever runs at random instants, while releases follow each other; how often of what."""
+        killed: Counter[str] = Counter()
+        alpha = 100.0 + self.run()
+        while killed.total() < n_kills:
+            alpha += 1.0
+            self.ask_for(alpha)
+            next_at = time.monotonic() + 60
+            while time.monotonic() < next_at and killed.total() < n_kills:
+                time.sleep(dice.random() * 1.5)
+                running = [(w, p) for w, p in self.processes() if w in WEIGHTS]
+                if running:
+                    what, pid = dice.choices(running, [WEIGHTS[w] for w, _ in running])[0]
+                    killed[what] += self.kill(what, pid)
+        self.wait("everything to come to rest", self.is_quiet)
+        return killed
 
-    def points(self) -> list[str]:
-        return (self.folder / "chaos.seen").read_text().splitlines()
+    def plan(self, who: str) -> Plan:
+        """Where the processes of a kind kill themselves."""
+        return Plan(self.folder, who)
 
-    def plan(self, every: int, phase: int = 0) -> None:
-        """Kill at each `every`-th point from now on; 0: no more."""
-        path = self.folder / "chaos.json"
-        if every:
-            path.write_text(json.dumps({"every": every, "phase": phase + len(self.points())}))
-        else:
-            path.unlink(missing_ok=True)
+    def wrong(self, after: int) -> list[str]:
+        """What does not hold of everything since a position of the ledger, at rest."""
+        found: list[str] = []
+        runs: dict[str, Counter[str]] = {}
+        for entry in self.project.ledger.entries(after=after):
+            if entry.stream.startswith("run/"):
+                runs.setdefault(entry.stream, Counter())[entry.kind] += 1
+        for stream, kinds in runs.items():
+            found += [f"{stream}: {k} was said {kinds[k]} times" for k in ONCE if kinds[k] > 1]
+            if not kinds["closed"] and not kinds["told"]:
+                found.append(f"{stream} did not come to an end: {dict(kinds)}")
+        if not self.project.audit_verify().facts["is_whole"]:
+            found.append("the chain is broken")
+        found += [f"a request failed while a server lived: {f}" for f in self.failed]
+        return found + self.stale_answers() + self.miscounted()
+
+    def stale_answers(self) -> list[str]:
+        """Answers by routes that had been replaced, and said so, before the request came."""
+        applied = [
+            (e.at, e.body["seq"]) for e in self.project.ledger.tail("production/homes") if e.kind == "applied"
+        ]  # fmt: skip
+        return [
+            f"{frame.id} was answered by routes {frame.routes_seq}"
+            for frame in log.read(self.state / "log" / "homes")
+            if any(
+                at < frame.at - frame.latency_s and seq > frame.routes_seq for at, seq in applied
+            )
+        ]
+
+    def miscounted(self) -> list[str]:
+        """Whether the monitor counted each logged prediction once, in all seconds that are over; waits until it has."""
+        for _ in range(100):
+            counted = Counter[tuple[int, str]]()
+            last = 0
+            for line, _ in read(self.state / "observations" / "homes"):
+                if "n" in line:
+                    counted[line["routes_seq"], line["bundle"]] += line["n"]
+                    last = line["second"]
+            logged = Counter(
+                (frame.routes_seq, frame.bundle)
+                for frame in log.read(self.state / "log" / "homes")
+                if int(frame.at) <= last
+            )
+            if counted == logged:
+                return []
+            time.sleep(0.3)
+        return [f"the monitor counted {counted}, the log has {logged}"]

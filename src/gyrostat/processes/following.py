@@ -18,7 +18,7 @@ from gyrostat.errors import GyrostatError, TakenError
 from gyrostat.ledger import times, words
 from gyrostat.loop import overview, reconcile
 from gyrostat.processes import runfiles
-from gyrostat.processes.supervisor import Child
+from gyrostat.processes.supervisor import MODULES, Child
 from gyrostat.rollout.states import IN_TRAFFIC
 from gyrostat.terms import Draft, Entry, Told
 
@@ -87,7 +87,7 @@ def children(
     root = str(project.root)
     servers = [
         Child(
-            f"server-{n}", "gyrostat.processes.server",
+            f"server-{n}", MODULES["server"],
             ["--state", state, "--worker", f"server-{n}", "--fd", str(server.fileno()), "--settings", json.dumps(serving)], (server,),
         )
         for n in range(declaration.server.workers)
@@ -96,13 +96,13 @@ def children(
         *servers,
         Child(
             "monitor",
-            "gyrostat.processes.monitor",
+            MODULES["monitor"],
             ["--state", state, "--settings", json.dumps(watched)],
         ),
-        Child("loop", "gyrostat.processes.loop", ["--project", root, "--actor", actor]),
+        Child("loop", MODULES["loop"], ["--project", root, "--actor", actor]),
         Child(
             "control",
-            "gyrostat.control",
+            MODULES["control"],
             ["--project", root, "--fd", str(control.fileno()), "--actor", actor],
             (control,),
         ),

@@ -117,13 +117,13 @@ class Lock:
             self._file = None
 
 
-def end(run: RunFile, *, grace_s: float = 8.0) -> None:
-    """End a process and wait for it: SIGTERM, and SIGKILL after `grace_s`. Its own children end with it (see there)."""
+def end(*runs: RunFile, grace_s: float = 8.0) -> None:
+    """End processes together and wait for them: SIGTERM, and SIGKILL after `grace_s`. Their own children end with them (see there)."""
     for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        if not run.is_alive:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(run.pid, number)
+        for run in runs:
+            if run.is_alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(run.pid, number)
         deadline = time.monotonic() + patience_s
-        while run.is_alive and time.monotonic() < deadline:
+        while any(run.is_alive for run in runs) and time.monotonic() < deadline:
             time.sleep(0.02)

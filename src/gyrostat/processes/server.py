@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gyrostat_runtime.errors import RuntimeFault
 
+from gyrostat.processes import handover
 from gyrostat.serving.server import serve
 from gyrostat.serving.settings import ServerSettings, ServingSettings
 
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.fd is not None:
             sock = socket.socket(fileno=arguments.fd)
+            handover.offer(arguments.state, arguments.worker, sock)
         else:
             sock = socket.create_server((settings.host, arguments.port), backlog=1024)
             sys.stdout.write(f"http://{settings.host}:{sock.getsockname()[1]}\n")

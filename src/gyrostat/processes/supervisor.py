@@ -1,7 +1,8 @@
 """What `gyrostat up` is: it binds the sockets, starts the processes by module name, and keeps them.
 
 Every process may die alone and comes back; predictions do not depend on this one either: the server holds the listening
-socket too. What an earlier supervisor left behind is ended first, so one process tree never mixes two releases.
+socket too. What an earlier supervisor left behind is ended first, so one process tree never mixes two releases; the
+listening socket is taken over from it before (see `handover`), so connections wait meanwhile, and none is refused.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ STABLE_S = 30.0
 REFRESH_S, END_S = 1.0, 10.0
 HUNG_LOOKS = 30
 """A server whose event loop has not turned for so many looks, one each second, is ended."""
-ORDER = ("control", "loop", "monitor", "server")
-"""In which children are ended: first who acts, last who answers."""
+MODULES = {
+    "control": "gyrostat.control",
+    "loop": "gyrostat.processes.loop",
+    "monitor": "gyrostat.processes.monitor",
+    "server": "gyrostat.processes.server",
+}
+"""What each kind of child runs, in the order in which they are ended: first who acts, last who answers."""
+MARK = "GYROSTAT_UP"
+"""In the environment of each child: the state folder that it works for."""
 
 
 @dataclass
@@ -223,7 +231,7 @@ class Supervisor:
                     stderr=output,
                     start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends the others in order
                     pass_fds=[s.fileno() for s in child.sockets],
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", MARK: str(self.state)},
                 )
         except OSError as error:  # no memory, no more processes: that may pass
             self.say(f"{child.name} cannot be started: {error}")
@@ -309,7 +317,7 @@ class Supervisor:
 
     def _end_all(self) -> None:
         def rank(child: Child) -> int:
-            return next(n for n, name in enumerate(ORDER) if child.name.startswith(name))
+            return next(n for n, name in enumerate(MODULES) if child.name.startswith(name))
 
         for child in sorted(self.children, key=rank):
             if child.process is not None and child.process.poll() is None:
@@ -339,12 +347,28 @@ def settle(state: Path) -> int:
     return n_owed
 
 
-def end_leftovers(state: Path) -> list[str]:
-    """End what an earlier supervisor started and could not end, servers last; their names."""
-    left = {name: run for name, run in runfiles.alive(state).items() if name.startswith(ORDER)}
-    for prefix in ORDER:
-        for name, run in left.items():
-            if name.startswith(prefix):
-                runfiles.end(run)
-                runfiles.remove(state, name)
-    return sorted(left)
+def take_over(state: Path) -> dict[int, socket.socket]:
+    """End what an earlier supervisor started and could not end, servers last; its listening sockets, by port."""
+    left = [r for n, r in runfiles.alive(state).items() if n.startswith(tuple(MODULES))]
+    known = {run.pid for run in left}
+    left += [run for run in _marked(state) if run.pid not in known]
+    servers = [run for run in left if run.name.startswith("server")]
+    sockets = handover.of_servers(state, servers)
+    runfiles.end(*[run for run in left if run not in servers])
+    runfiles.end(*servers)
+    for run in left:
+        runfiles.remove(state, run.name)
+    return sockets
+
+
+def _marked(state: Path) -> list[runfiles.RunFile]:
+    """Children whose supervisor died before it could write down their pid, found by what they run and for whom."""
+    names, found = {module: name for name, module in MODULES.items()}, []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            command = process.cmdline()
+            name = names.get(command[2]) if command[1:2] == ["-m"] and command[2:] else None
+            if name and process.environ().get(MARK) == str(state):
+                started = process.create_time()
+                found.append(runfiles.RunFile(name, process.pid, started, release=""))
+    return found
