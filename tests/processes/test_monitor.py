@@ -162,6 +162,25 @@ def test_labels_of_before_a_restart_find_their_prediction_in_the_log(state, serv
     assert watcher.monitor.counts["unknown"] == 1
 
 
+def test_a_row_that_is_labelled_by_both_its_names_is_counted_once_also_after_a_restart(
+    state, server
+):
+    (frame,) = frames = server.serve(T0, 1)
+    late = Frame(server.log.next_id(T0 + 1), T0 + 1, 1, "b1", "champion", 200, 0.002, inputs=[[0.0, "a"]], outputs=[0.0], scores=[0.0])  # fmt: skip
+    for name in (late.id, f"{late.id}.0", frame.id, f"{frame.id}.0"):
+        server.labels.append(Label(name, 1.0, T0 + 2))
+    server.labels.sync()
+    a_watcher(state, T0).turn(T0 + 3)
+    assert totals(state)[1] == len(frames)
+    watcher = a_watcher(state, T0 + 4)
+    server.log.append(late)  # its server had not written it down yet
+    server.serve(T0 + 10, 1)
+    watcher.turn(T0 + 11.6)
+    server.serve(T0 + 20, 1)
+    watcher.turn(T0 + 21.6)
+    assert totals(state)[1] == 2
+
+
 def test_a_restarted_monitor_shows_what_the_first_one_showed(state, server):
     watcher = a_watcher(state, T0)
     for second in range(6):

@@ -113,7 +113,7 @@ def _prediction(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
     row = ref.id.partition(".")[2]
     outputs = (
         frame.outputs[int(row)]
-        if row.isdigit() and int(row) < len(frame.outputs)
+        if row.isascii() and row.isdecimal() and int(row) < len(frame.outputs)
         else frame.outputs
     )
     value = outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs

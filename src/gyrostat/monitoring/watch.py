@@ -41,6 +41,8 @@ RECENT = 40_000
 """Predictions that labels find in memory; older ones are looked up in the log."""
 RETRY_S = 120.0
 """A label without a prediction is tried again for so long: the log may be behind."""
+AHEAD_S = 86_400.0
+"""A label for a prediction of a later time than this from now is for none; clocks are set back by less."""
 MOST_WAITING = 50_000
 MOST_FED = 200_000
 
@@ -115,10 +117,10 @@ class Monitor:
         """By writer: `since` of what it owed and the second in which that counts; of closed ones the last."""
         self._open: dict[Key, _Group] = {}
         self._recent: OrderedDict[str, list[_Seen]] = OrderedDict()
-        self._waiting: list[tuple[float, int, Label, float]] = []
-        self._n_waiting = 0
+        self._pending: dict[str, tuple[Label, float]] = {}
+        self._due: list[tuple[float, str]] = []
         self._fed: OrderedDict[str, str] = OrderedDict()
-        self._missing: dict[str, tuple[Label, float]] = {}
+        self._missing: dict[str, None] = {}
         self.delays: deque[float] = deque(maxlen=500)
 
     # ---- predictions
@@ -274,37 +276,42 @@ class Monitor:
     # ---- labels
 
     def take_labels(self, labels: Iterable[Label], now: float) -> None:
-        """Take labels in any order, any number of times; of one prediction's, the latest of a helping counts."""
-        newest: dict[str, Label] = {}
-        for label in labels:
-            row = _row_id(label.id)
-            known = newest.get(row)
-            if known is not None:
-                self.counts["doubled" if known.label == label.label else "changed"] += 1
-            if known is None or label.at >= known.at:
-                newest[row] = label
-        for row, label in newest.items():
-            if row in self._fed:
-                same = self._fed[row] == spelling(label.label)
-                self.counts["doubled" if same else "changed"] += 1
-                continue
-            try:
-                given_at = time_of(label.id)
-            except ValueError:
-                self.counts["unknown"] += 1
-                continue
-            self._wait(given_at + self.mature_after_s, label, now)
+        """Take labels in any order, any number of times: of those for one row that came until one is counted, the latest counts.
 
-    def _wait(self, due: float, label: Label, since: float) -> None:
-        if len(self._waiting) >= MOST_WAITING:
+        The latest by the time at which the label log took them; of one request's, the last.
+        """
+        for label in labels:
+            row = row_id(label.id)
+            known = self._pending.get(row)
+            if row in self._fed:
+                self._again(label, self._fed[row])
+            elif known is not None:
+                self._again(label, spelling(known[0].label))
+                if label.at >= known[0].at:
+                    self._pending[row] = (label, known[1])
+            else:
+                self._wait(row, label, now)
+
+    def _again(self, label: Label, known: str) -> None:
+        self.counts["doubled" if known == spelling(label.label) else "changed"] += 1
+
+    def _wait(self, row: str, label: Label, since: float) -> None:
+        id = row.partition(".")[0]
+        try:
+            given_at = time_of(id)
+        except ValueError:
+            given_at = math.inf
+        if given_at > since + AHEAD_S and id not in self._recent:
+            self.counts["unknown"] += 1  # of no prediction, or of one that nobody has made yet
+        elif len(self._pending) >= MOST_WAITING:
             self.counts["overflow"] += 1
-            return
-        self._n_waiting += 1
-        heapq.heappush(self._waiting, (due, self._n_waiting, label, since))
+        else:
+            self._pending[row] = (label, since)
+            heapq.heappush(self._due, (given_at + self.mature_after_s, row))
 
     def was_fed(self, label: Label) -> None:
         """Remember from before a restart that this label was counted."""
-        self._feed(_row_id(label.id), label)
+        self._feed(row_id(label.id), label)
 
     def _feed(self, row: str, label: Label) -> None:
         self._fed[row] = spelling(label.label)
@@ -314,15 +321,15 @@ class Monitor:
     @property
     def n_parked(self) -> int:
         """Labels that wait: for their prediction, or to be mature."""
-        return len(self._waiting) + len(self._missing)
+        return len(self._pending)
 
     def wanted(self) -> list[str]:
         """Ids of predictions that labels ask for and memory has not; hand what the log has to `found`."""
         return list(dict.fromkeys(row.partition(".")[0] for row in self._missing))
 
     def wanted_rows(self) -> list[str]:
-        """Ids, as they were sent, of mature labels that wait for their prediction."""
-        return [label.id for label, _ in self._missing.values()]
+        """Ids of the rows whose labels are mature and wait for their prediction."""
+        return list(self._missing)
 
     def found(self, frames: Iterable[Frame]) -> dict[str, list[_Seen]]:
         """Frames from the log, by id, for `join`."""
@@ -338,28 +345,22 @@ class Monitor:
     ) -> list[dict[str, Any]]:
         """Lines about labels that are mature and have found their prediction; each label is in one line only."""
         older = older or {}
-        ready: list[tuple[str, Label, float]] = [
-            (row, *rest) for row, rest in self._missing.items()
-        ]
-        self._missing = {}
-        while self._waiting and self._waiting[0][0] <= now:
-            _, _, label, since = heapq.heappop(self._waiting)
-            ready.append((_row_id(label.id), label, since))
+        ready, self._missing = set(self._missing), {}
+        while self._due and self._due[0][0] <= now:
+            ready.add(heapq.heappop(self._due)[1])
         pairs: dict[Key, list[_Pair]] = {}
-        for row, label, since in ready:
-            if row in self._fed:
-                same = self._fed[row] == spelling(label.label)
-                self.counts["doubled" if same else "changed"] += 1
-                continue
+        for row in sorted(
+            ready
+        ):  # sums and bets are the same to the last bit, in whatever order labels came
+            label, since = self._pending[row]
             id, _, number = row.partition(".")
             seen = self._recent.get(id) or older.get(id)
+            if seen is None and now - since <= RETRY_S:
+                self._missing[row] = None
+                continue
+            del self._pending[row]
             if seen is None:
-                if now - since > RETRY_S:
-                    self.counts["unknown"] += 1
-                else:
-                    before = self._missing.get(row)
-                    if before is None or label.at >= before[0].at:
-                        self._missing[row] = (label, since)
+                self.counts["unknown"] += 1
                 continue
             self._feed(row, label)
             self._pair(seen, int(number), label, pairs)
@@ -468,9 +469,10 @@ def _pair_sums(reference: Reference, found: list[_Pair], main: str) -> dict[str,
     }
 
 
-def _row_id(id: str) -> str:
+def row_id(id: str) -> str:
+    """The one name of the row that a label is for: `id` alone is the first row of a request."""
     bare, _, number = id.partition(".")
-    return f"{bare}.{int(number) if number.isdigit() else 0}"
+    return f"{bare}.{int(number) if number.isascii() and number.isdecimal() else 0}"
 
 
 def _line(key: Key, group: _Group) -> dict[str, Any]:

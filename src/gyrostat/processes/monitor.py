@@ -28,7 +28,7 @@ from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.monitoring.reference import Reference
 from gyrostat.monitoring.settings import MonitoringSettings
 from gyrostat.monitoring.summary import Live
-from gyrostat.monitoring.watch import Monitor
+from gyrostat.monitoring.watch import Monitor, row_id
 from gyrostat.observations import Place, Segments, prune, read
 from gyrostat.ports import Ledger
 from gyrostat.retraining.settings import RetrainingSettings
@@ -127,7 +127,7 @@ class Watcher:
         """What was counted before a restart is not counted again; what waited then waits again."""
         coming = self.labels.poll()
         pending = {(label.id, label.at, label.source) for _, label in coming}
-        waited = set(mark.get("waiting", ()))
+        waited = {row_id(id) for id in mark.get("waiting", ())}
         since = now - self.monitoring.mature_after_s - 86400.0
         again: list[log.Label] = []
         for label in log.read_labels(self.state / "labels" / self.model, since=since):
@@ -137,7 +137,7 @@ class Watcher:
                 is_mature = log.time_of(label.id) + self.monitoring.mature_after_s <= mark["at"]
             except ValueError:
                 continue
-            if not is_mature or label.id in waited:
+            if not is_mature or row_id(label.id) in waited:
                 again.append(label)
             else:
                 self.monitor.was_fed(label)
