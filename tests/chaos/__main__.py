@@ -27,13 +27,8 @@ def main(n_kills: int) -> int:
         rig = Rig(folder)
         with rig.running():
             rig.wait("version 1", lambda: rig.version() == 1 and rig.is_at_rest())
-            for what, found in (
-                ("`up` again and again, nothing else", at_rest(rig)),
-                ("loop, before, in and after each trace it leaves", loop(rig)),
-                ("`up` at each of its own points", supervisor(rig)),
-                ("monitor at each of its own points", monitor(rig)),
-                ("runners of jobs at each of their own points", training(rig)),
-            ):
+            for what, trial in TRIALS.items():
+                found = trial(rig)
                 say(rig, what, found)
                 wrong += found
             if n_kills:
@@ -130,6 +125,15 @@ def training(rig: Rig) -> list[str]:
         plan.make(0)
     print(f"  {len(plan.kills()) - before} kills of runners, in three releases")
     return rig.wrong(after)
+
+
+TRIALS = {
+    "`up` again and again, nothing else": at_rest,
+    "the loop, before, in and after each trace it leaves": loop,
+    "`up` at each of its own points": supervisor,
+    "the monitor at each of its own points": monitor,
+    "runners of jobs at each of their own points": training,
+}
 
 
 if __name__ == "__main__":

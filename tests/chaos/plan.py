@@ -73,8 +73,9 @@ class Plan:
         return path.read_text().splitlines() if path.exists() else []
 
     def make(self, every: int, phase: int = 0) -> None:
-        """Kill at each `every`-th point from now on; 0: no more."""
+        """Kill at each `every`-th point from now on, whatever was passed before; 0: no more."""
         if every:
-            self.plan.write_text(json.dumps({"every": every, "phase": phase + len(self.points())}))
+            self.seen.unlink(missing_ok=True)
+            self.plan.write_text(json.dumps({"every": every, "phase": phase}))
         else:
             self.plan.unlink(missing_ok=True)

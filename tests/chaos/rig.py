@@ -122,6 +122,8 @@ class Rig:
     port: int = 0
     control_port: int = 0
     n_points: int = 0
+    """That the loop passes in an undisturbed release."""
+    n_points: int = 0
     """Of an undisturbed release."""
     _over: threading.Event = field(default_factory=threading.Event)
     _answered: float = 0.0

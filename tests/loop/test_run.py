@@ -208,7 +208,8 @@ def test_a_person_decides_what_the_rows_could_not():
 
 
 @pytest.mark.parametrize(
-    ("end", "kind"), [("ask", "approval_asked"), ("reject", "gate_failed"), ("hold", None)]
+    ("end", "kind"),
+    [("ask", "approval_asked"), ("reject", "gate_failed"), ("hold", "approval_asked")],
 )
 def test_undecided_has_a_deadline_and_a_declared_end(end, kind):
     terms = RunTerms(GateSettings(undecided=UndecidedSettings(100.0, end)))
@@ -216,9 +217,12 @@ def test_undecided_has_a_deadline_and_a_declared_end(end, kind):
     f = on(f, {"told": f.owes[0].key})
     assert decide(f, terms=terms, now=99.0) == Wait(100.0)
     action = decide(f, terms=terms, now=100.0)
-    assert (action.kind if isinstance(action, Say) else None) == kind
-    if kind == "approval_asked":
-        assert isinstance(decide(on(f, terms=terms, now=100.0), terms=terms, now=101.0), Wait)
+    assert (action.kind, action.detail.get("then")) == (kind, "hold" if end == "hold" else None)
+    if kind == "approval_asked":  # a person is told once, and it waits on
+        f = on(f, terms=terms, now=100.0)
+        assert isinstance(decide(f, terms=terms, now=101.0), Wait)
+        no = then(f, "answered", {"answer": "rejected", "actor": "kim"})
+        assert decide(no, terms=terms, now=102.0).kind == "rejected"
 
 
 @pytest.mark.parametrize("state", sorted(AT_WORK))

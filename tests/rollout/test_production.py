@@ -321,21 +321,23 @@ def test_one_that_regressed_is_never_gone_back_to():
 
 
 @pytest.mark.parametrize(
-    ("expired", "kind"), [("reject", "expired"), ("ask", "overdue"), ("hold", None)]
+    ("expired", "kind"), [("reject", "expired"), ("ask", "overdue"), ("hold", "overdue")]
 )
 def test_a_canary_that_proves_nothing_has_a_deadline(expired, kind):
     terms = RolloutSettings(then=expired, expires_s=1000.0)
     f = a_canary(rollout_at=0.0)
     assert decide(f, terms=terms, now=999.0).until <= 1000.0
     action = decide(f, terms=terms, now=1000.0)
-    assert (action.kind if isinstance(action, Say) else None) == kind
+    assert (action.kind, action.detail.get("then")) == (kind, "hold" if expired == "hold" else None)
 
 
-def test_an_overdue_canary_waits_for_a_person_and_takes_traffic_meanwhile():
-    f = on(a_canary(rollout_at=0.0), terms=RolloutSettings(expires_s=1000.0), now=1000.0)
+@pytest.mark.parametrize("end", ["ask", "hold"])
+def test_an_overdue_canary_is_told_once_and_takes_traffic_meanwhile(end):
+    terms = RolloutSettings(then=end, expires_s=1000.0)
+    f = on(a_canary(rollout_at=0.0), terms=terms, now=1000.0)
     assert f.state is State.CANARY
     assert len(production.routes(f)) == 2
-    assert isinstance(decide(f, terms=RolloutSettings(expires_s=1000.0), now=1001.0), Wait)
+    assert isinstance(decide(f, terms=terms, now=1001.0), Wait)
     yes, no = on(answered(f, "c")), on(answered(f, "c", "rejected"))
     assert (yes.champion, yes.state) == (C, State.KEEPING)
     assert (no.champion, no.candidate, no.state) == (B, None, State.KEEPING)

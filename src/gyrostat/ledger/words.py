@@ -93,6 +93,12 @@ def _version(e: Entry) -> str:
     return e.outputs[0].rpartition("/")[2] if e.outputs else "?"
 
 
+def _at_its_deadline(e: Entry, asked: str) -> str:
+    is_held = e.body.get("detail", {}).get("then") == "hold"
+    what = "undecided at its deadline, held as it is" if is_held else asked
+    return f"{what}: {e.body.get('cause', '')}"
+
+
 def _staged(e: Entry) -> str:
     seen = e.body["seen"]
     return f"staging: {seen.get('n_right', 0)} of {seen.get('n_requests', 0)} requests answered as trained"
@@ -196,7 +202,7 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "staging_passed": ("release", "passed", _staged),
     "staging_failed": ("release", "failed", lambda e: f"staging failed: {e.body.get('cause', '')}"),
     "staging_lost": ("release", "warn", "staging was lost, once more"),
-    "approval_asked": ("release", "waiting", lambda e: f"waits for you: {e.body.get('cause', '')}"),
+    "approval_asked": ("release", "waiting", lambda e: _at_its_deadline(e, "waits for you")),
     "approved": ("release", "passed", _approved),
     "refused": ("release", "failed", _refused),
     "superseded": ("release", "plain", "superseded by a newer candidate"),
@@ -204,7 +210,7 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "canary_started": ("release", "running", _started),
     "advanced": ("release", "passed", _advanced),
     "promoted": ("release", "passed", _promoted),
-    "overdue": ("release", "waiting", lambda e: f"needs a decision: {e.body.get('cause', '')}"),
+    "overdue": ("release", "waiting", lambda e: _at_its_deadline(e, "needs a decision")),
     "expired": ("release", "failed", lambda e: f"expired: {e.body.get('cause', '')}"),
     "regressed": ("production", "failed", _regressed),
     "champion_regressed": ("production", "failed", _champion_regressed),

@@ -123,7 +123,10 @@ def _said(entry: Entry, model: str, before: Any, after: Any) -> tuple[str, str, 
     candidate = version(lambda f: f.candidate, before)
     match entry.kind:
         case "approval_asked" | "overdue":
-            return candidate, "it waits; nothing moves until you say", f"gyrostat approve {candidate}   (or: gyrostat reject {candidate})"  # fmt: skip
+            done = "it waits; nothing moves until you say"
+            if entry.kind == "overdue":
+                done = "nothing; it keeps its share of requests until it has proven itself, does harm, or you say"
+            return candidate, done, f"gyrostat approve {candidate}   (or: gyrostat reject {candidate})"  # fmt: skip
         case "held":
             return (
                 model,

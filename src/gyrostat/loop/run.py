@@ -113,7 +113,7 @@ class Facts(life.Facts):
     answer: str = ""
     answered_by: str = ""
     asked_at: float = 0.0
-    """Undecided: since when a person is asked; 0: not yet."""
+    """Undecided: since when a person is asked, or told that it is held; 0: not yet."""
     is_parent_told: bool = False
     opened_at: float = 0.0
 
@@ -199,16 +199,12 @@ def _undecided(f: Facts, terms: RunTerms, now: float) -> Action:
     end = f.since + terms.gates.undecided.after_s
     if now < end:
         return Wait(end)
-    match terms.gates.undecided.then:
-        case "reject":
-            return Say(
-                "gate_failed",
-                (f.bundle,),
-                cause="undecided until its deadline",
-                detail={"verdicts": {}},
-            )
-        case "ask" if not f.asked_at:
-            return Say("approval_asked", (f.bundle,), cause="undecided until its deadline")
+    cause, then = "undecided until its deadline", terms.gates.undecided.then
+    if then == "reject":
+        return Say("gate_failed", (f.bundle,), cause=cause, detail={"verdicts": {}})
+    if not f.asked_at:
+        detail = {"then": "hold"} if then == "hold" else {}
+        return Say("approval_asked", (f.bundle,), cause=cause, detail=detail)
     return Wait(now + DAY_S)
 
 

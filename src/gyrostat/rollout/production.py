@@ -607,8 +607,9 @@ def _judge_traffic(f: Facts, seen: dict[str, Any], terms: RolloutSettings, now: 
                 cause=f"undecided until its deadline: {verdict.needs}",
                 detail=detail,
             )
-        if terms.then == "ask" and not f.is_overdue:
-            return Say("overdue", f.candidate.ref, cause=verdict.needs, detail=detail)
+        if not f.is_overdue:
+            held = {"then": "hold"} if terms.then == "hold" else {}
+            return Say("overdue", f.candidate.ref, cause=verdict.needs, detail=detail | held)
         return Wait(now + LOOK_S)
     return Wait(min(now + LOOK_S, f.rollout_at + terms.expires_s))
 

@@ -543,7 +543,7 @@ class History(MemoryLedger):
         )
         is_starved = f.state in IN_TRAFFIC and not f.answer and f.model in self.world.silent
         then = self.settings("production", f.declaration).then if is_starved else ""
-        waits = waits or then == "hold" or (then == "ask" and f.is_overdue)
+        waits = waits or (then in ("ask", "hold") and f.is_overdue)
         shown = self.world.router.get(f.stream, (0, NOWHERE))[1]["arms"]
         is_idle = waits or (f.state == "keeping" and not f.offers)
         return shown == production.routes(f) and not f.owes and not f.unwanted and is_idle
