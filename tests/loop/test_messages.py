@@ -48,6 +48,20 @@ def test_a_rollback_says_whom_it_hurt_and_who_answers_now(ledger, records):
     assert found.done == "taken off; version 1 answers everything"
 
 
+def test_a_deadline_that_ends_in_hold_says_what_stays_and_what_decides_it(ledger, records):
+    records.crown()
+    records.canary(0.25)
+    entry = records.step(
+        "production/wine", "overdue", *records.offer, cause="180 more requests", detail={"then": "hold"}
+    )  # fmt: skip
+    found = told(ledger, entry)
+    assert (found.kind, found.ref, found.about) == ("person_needed", entry.ref, "version/wine/2")
+    assert "undecided at its deadline, held as it is: 180 more requests" in found.text
+    assert found.harm == "none shown: 25 % of requests go to version 2"
+    assert found.done.startswith("nothing; it keeps its share of requests until")
+    assert found.command.startswith("gyrostat approve version/wine/2 ")
+
+
 def test_a_champion_that_fell_names_its_metric(ledger, records):
     records.crown()
     records.canary()
