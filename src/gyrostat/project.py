@@ -375,12 +375,15 @@ class Project:
 
     def audit_verify(self, *, anchors: tuple[str, ...] = ()) -> Told:
         """Check every entry against the chain, and the chain against the heads that are kept elsewhere."""
+        from gyrostat.adapters.anchors import heads
         from gyrostat.ledger import audit
         from gyrostat.processes import anchoring
 
         found, odd = anchoring.anchors(self.loaded, files=tuple(Path(a) for a in anchors))
         ledger = self.ledger
         report = audit.verify(ledger.rows(), found, row_at=ledger.row, search=ledger.rows)
+        lost = set(report.lost)
+        odd += heads.going_back(anchor for anchor in found if anchor not in lost)
         return told.verified(report, odd, has_anchor=bool(found))
 
     def audit_anchor(self) -> Told:

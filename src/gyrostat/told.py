@@ -177,6 +177,8 @@ def verified(r: Any, odd: list[str], *, has_anchor: bool) -> Told:
     facts = {
         "is_whole": r.is_whole and not odd, "entries": r.n_entries, "head": r.head, "anchored_to": r.anchored_to,
         "anchors": r.n_anchored, "odd": odd,
+        "restores": [{"entry": f"entry/{s.position}", "after": s.after, "at": times.iso(s.at), "actor": s.actor, "made_at": times.iso(s.made_at), "file": s.file} for s in r.restores],
+        "lost_heads": len(r.lost),
     }  # fmt: skip
     if r.is_whole:
         lines = [f"{'no' if odd else 'ok':5} {r.n_entries:,} entries, chain whole; last hash {r.head[:16]}"]  # fmt: skip
@@ -195,6 +197,13 @@ def verified(r: Any, odd: list[str], *, has_anchor: bool) -> Told:
         facts |= {"first_bad": f"entry/{r.first_bad}", "what": r.what, "why": r.why}
         lines = [f"no    entry/{r.first_bad} {_DONE[r.what]}: {r.why}.{' ' if held else ''}{held}"]
         lines.append("      Nothing of it is repaired. Go back to what is known: gyrostat restore FILE DIR")  # fmt: skip
+    for s in r.restores:
+        n_lost = sum(s.explains(anchor) for anchor in r.lost)
+        lines += [
+            f"wait  entry/{s.position}: {s.actor or 'somebody'} restored this {times.local(s.at)} from {s.file}, the backup of {times.local(s.made_at)}",
+            f"      What followed entry/{s.after} belongs to the time that was lost, and so do {n_lost} heads that were kept of it.",
+            "      Nobody restored anything? Then the record was cut there.",
+        ]
     lines += [f"no    {text}" for text in odd]
     return Told(tuple(lines), facts, exit_code=0 if facts["is_whole"] else 1)
 

@@ -123,8 +123,6 @@ class Rig:
     control_port: int = 0
     n_points: int = 0
     """That the loop passes in an undisturbed release."""
-    n_points: int = 0
-    """Of an undisturbed release."""
     _over: threading.Event = field(default_factory=threading.Event)
     _answered: float = 0.0
     """When the last request began that was answered."""
@@ -391,8 +389,9 @@ class Rig:
 
     def miscounted(self) -> list[str]:
         """Whether the monitor counted each logged prediction once, in all seconds that are over; waits until it has."""
+        found = ""
         for _ in range(100):
-            counted = Counter[tuple[int, str]]()
+            counted: Counter[tuple[int, str]] = Counter()
             last = 0
             for line, _ in read(self.state / "observations" / "homes"):
                 if "n" in line:
@@ -405,5 +404,6 @@ class Rig:
             )
             if counted == logged:
                 return []
+            found = f"the monitor counted {counted}, the log has {logged}"
             time.sleep(0.3)
-        return [f"the monitor counted {counted}, the log has {logged}"]
+        return [found]

@@ -218,6 +218,44 @@ def test_anchors_that_agree_say_how_far_they_vouch(record):
     assert (report.is_whole, report.n_anchored, report.anchored_to) == (True, 3, 33)
 
 
+def restored(record, *, after=30, says=None):
+    """Cut behind `after`, and going on with an entry that says it was restored."""
+    record.write(record.honest[:after])
+    ledger = SqliteLedger(record.path)
+    body = {"after": after if says is None else says, "made_at": 5.0, "file": "wine.zip", "epoch": 2, "signed_by": "k", "actor": "kim"}  # fmt: skip
+    for kind in ("restored", "said", "said"):
+        draft = Draft(kind, 0.0, "kim", body=body, key=kind + str(ledger.position()))
+        found = ledger.append("project" if kind == "restored" else "s/1", draft, expect_seq=None, fence=None)  # fmt: skip
+    ledger.close()
+    return found.at
+
+
+def test_a_restore_explains_the_heads_of_the_time_that_was_lost_and_is_always_said(record):
+    restored(record)
+    heads = [record.anchor(n) for n in (10, 30, 31, 32, 40)]
+    report = record.audit(*heads)
+    assert (report.is_whole, report.n_anchored, report.anchored_to) == (True, 2, 30)
+    assert report.lost == tuple(heads[2:])
+    (said,) = report.restores
+    assert (said.position, said.after, said.actor, said.file) == (31, 30, "kim", "wine.zip")
+    assert record.audit().restores == (said,)
+
+
+def test_a_restore_explains_no_head_that_was_kept_after_it_and_none_of_before_the_backup(record):
+    at = restored(record)
+    for position in (32, 39):
+        later = Anchor(position, "a" * 64, at + 1, "the other disk")
+        assert not record.audit(later).is_whole
+    early = record.audit(record.anchor(10), record.anchor(29, "a" * 64))
+    assert (early.what, early.first_bad) == ("rewritten", 11)
+
+
+def test_an_entry_that_claims_a_restore_of_another_place_explains_nothing(record):
+    restored(record, says=3)
+    report = record.audit(record.anchor(10), record.anchor(32))
+    assert (report.what, report.restores) == ("rewritten", ())
+
+
 def test_an_empty_record_and_one_that_lost_all(tmp_path):
     empty = Record(tmp_path / "e.db", n=0)
     assert empty.audit().is_whole

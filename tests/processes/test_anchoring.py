@@ -90,6 +90,22 @@ def test_all_of_it_written_anew_is_found(made):
     assert (code, facts["what"]) == (1, "rewritten")
 
 
+def test_after_a_restore_the_heads_of_the_lost_time_are_said_and_do_no_harm(made):
+    n = made.ledger.position() - 2
+    made.plant("DELETE FROM entries WHERE position > ?", n)
+    body = {"after": n, "made_at": 5.0, "file": "wine.zip", "epoch": 2, "signed_by": "k", "actor": "kim"}  # fmt: skip
+    Records(made.ledger).event("project", "restored", **body)
+    for _ in range(2):
+        code, facts = made.run("audit", "verify")
+        assert (code, facts["lost_heads"], facts["odd"]) == (0, 2, [])
+        assert [(r["entry"], r["file"]) for r in facts["restores"]] == [(f"entry/{n + 1}", "wine.zip")]  # fmt: skip
+        made.anchor()  # of what is there now, though it goes back behind those
+    assert facts["anchored_to"] == n + 1
+    done = CliRunner().invoke(cli, ["audit", "verify", "--project", str(made.root)])
+    assert "kim restored this" in done.output
+    assert "Nobody restored anything? Then the record was cut there." in done.output
+
+
 def test_without_anchors_it_is_said_that_no_chain_shows_that(made):
     made.reseal(1, actor="eve")
     (made.root / "config" / "config.yaml").write_text(DECLARATION)

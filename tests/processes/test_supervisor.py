@@ -60,7 +60,9 @@ def test_its_socket_is_taken_over_and_nobody_is_turned_away(started, tmp_path):
     knocking = threading.Thread(target=knock)
     knocking.start()
     try:
-        sockets = supervisor.take_over(tmp_path)  # at once: it waits for a server that was just born
+        sockets = supervisor.take_over(
+            tmp_path
+        )  # at once: it waits for a server that was just born
         before = n
         assert server.wait(1) == 0
         assert list(sockets) == [port]
@@ -78,7 +80,7 @@ def test_its_socket_is_taken_over_and_nobody_is_turned_away(started, tmp_path):
 def test_a_socket_is_handed_to_nobody_but_the_up_that_the_run_file_names(started, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = a_server(started, listener)
-        run = runfiles.read(tmp_path, "server-0")
+        run = runfiles.alive(tmp_path)["server-0"]
         runfiles.write(tmp_path, "up")
         (one,) = handover.of_servers(tmp_path, [run]).values()
         one.close()

@@ -4,7 +4,9 @@ Rows are hashed as they are stored, a page at a time, so a long ledger takes tim
 one that does not hold is found out from its neighbours.
 
 A chain shows what was changed, dropped, inserted or moved inside it. That its end was cut off, or that all of it was written
-anew, only a head shows that somebody kept elsewhere: an *anchor*.
+anew, only a head shows that somebody kept elsewhere: an *anchor*. An entry that says that the ledger was restored explains
+those heads, and only those, that were kept before it of places after the backup; it is always said, for a forger can write
+one too.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gyrostat.terms import GENESIS
@@ -36,6 +38,23 @@ class Anchor:
     """The file or repository it was kept in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """A place at which the record says that it was taken from a backup."""
+
+    position: int
+    at: float
+    actor: str
+    after: int
+    """Position of the last entry in the backup."""
+    made_at: float
+    file: str
+
+    def explains(self, anchor: Anchor) -> bool:
+        """Whether a head belongs to the time that was lost."""
+        return anchor.position > self.after and anchor.at < self.at
+
+
 @dataclass(frozen=True)
 class Report:
     """What was found."""
@@ -52,7 +71,9 @@ class Report:
     """Heads kept elsewhere that agree."""
     anchored_to: int = 0
     """The last position that an anchor vouches for."""
-    notes: tuple[str, ...] = field(default=())
+    restores: tuple[Restore, ...] = ()
+    lost: tuple[Anchor, ...] = ()
+    """Heads that do not agree, and that a restore explains."""
 
     @property
     def is_whole(self) -> bool:
@@ -95,26 +116,57 @@ def verify(
     for anchor in anchors:
         waiting.setdefault(anchor.position, []).append(anchor)
     prev, n, n_anchored, last_anchored = GENESIS, 0, 0, 0
+    restores: list[Restore] = []
+    lost: list[Anchor] = []
+
+    def report(*found: Any) -> Report:
+        return Report(*found, restores=tuple(restores), lost=tuple(lost))
+
     for n, row in enumerate(rows, 1):
         if row[POSITION] != n or row[PREV] != prev or not _holds(row):
             first, what, why = _diagnose(n, prev, row, row_at, search)
-            return Report(n - 1, prev, first, what, why, n_anchored, last_anchored)
+            return report(n - 1, prev, first, what, why, n_anchored, last_anchored)
         prev = row[HASH]
+        if restore := _restore(row):
+            restores.append(restore)
         if n in waiting:
             for anchor in waiting.pop(n):
+                if anchor.hash != prev and any(r.explains(anchor) for r in restores):
+                    lost.append(anchor)
+                    continue
                 if anchor.hash != prev:
                     why = (
                         f"the chain holds, but {anchor.where} kept another entry/{n}: everything from entry/{last_anchored + 1} "
                         "on, or a part of it, was written anew"
                     )
-                    return Report(n, prev, last_anchored + 1, "rewritten", why, n_anchored, last_anchored)  # fmt: skip
+                    return report(
+                        n, prev, last_anchored + 1, "rewritten", why, n_anchored, last_anchored
+                    )
                 n_anchored += 1
                 last_anchored = n
-    if waiting:
-        beyond = max(waiting)
-        why = f"the chain holds, but ends at entry/{n}; {waiting[beyond][0].where} kept entry/{beyond}: its end was cut off"
-        return Report(n, prev, n + 1, "cut", why, n_anchored, last_anchored)
-    return Report(n, prev, n_anchored=n_anchored, anchored_to=last_anchored)
+    cut: list[Anchor] = []
+    for beyond in waiting.values():
+        for anchor in beyond:
+            (lost if any(r.explains(anchor) for r in restores) else cut).append(anchor)
+    if cut:
+        furthest = max(cut, key=lambda anchor: anchor.position)
+        why = f"the chain holds, but ends at entry/{n}; {furthest.where} kept entry/{furthest.position}: its end was cut off"
+        return report(n, prev, n + 1, "cut", why, n_anchored, last_anchored)
+    return report(n, prev, 0, "", "", n_anchored, last_anchored)
+
+
+def _restore(row: Row) -> Restore | None:
+    """What a row says of a restore. Only the one right behind the backup's last entry can be true."""
+    if (row[1], row[4]) != ("project", "restored"):
+        return None
+    try:
+        body = _loads(row[9])
+        found = Restore(
+            row[POSITION], float(row[5]), str(row[6]), int(body["after"]), float(body["made_at"]), str(body["file"])
+        )  # fmt: skip
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if found.after == found.position - 1 else None
 
 
 def _diagnose(

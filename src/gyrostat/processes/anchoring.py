@@ -117,8 +117,6 @@ def anchors(loaded: config.Loaded, *, files: tuple[Path, ...] = ()) -> tuple[lis
         heads_there, odd_there = heads.read(text, where=where, **named)
         found += heads_there
         odd += odd_there
-        if back := heads.going_back(heads_there):
-            odd.append(back)
         if not heads_there and last(loaded.state).get("position"):
             odd.append(f"{where} holds no head of this project, although one was kept")
     return found, odd

@@ -86,7 +86,7 @@ def test_a_torn_append_is_closed_off_by_the_next(tmp_path):
 def test_heads_that_go_back_are_noticed(tmp_path):
     place = FileAnchor("heads.jsonl")
     put(place, tmp_path, a_head(9), a_head(7))
-    assert heads.going_back(got(place, tmp_path)[0]) == "there goes back from entry/9 to entry/7"
+    assert heads.going_back(got(place, tmp_path)[0]) == ["there goes back from entry/9 to entry/7"]
 
 
 def test_of_a_repository_only_what_is_committed_counts(tmp_path):

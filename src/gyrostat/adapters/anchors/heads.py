@@ -56,11 +56,16 @@ def read(
     return found, odd
 
 
-def going_back(found: Iterable[Anchor]) -> str:
-    """Heads only grow; a file in which they do not was rearranged, or a project was restored."""
-    last = 0
+def going_back(found: Iterable[Anchor]) -> list[str]:
+    """Heads only grow; a place in which they do not was rearranged. Leave out those that a restore explains."""
+    last: dict[str, int] = {}
+    odd: dict[str, str] = {}
     for anchor in found:
-        if anchor.position < last:
-            return f"{anchor.where} goes back from entry/{last} to entry/{anchor.position}"
-        last = anchor.position
-    return ""
+        before = last.get(anchor.where, 0)
+        if anchor.position < before:
+            odd.setdefault(
+                anchor.where,
+                f"{anchor.where} goes back from entry/{before} to entry/{anchor.position}",
+            )
+        last[anchor.where] = anchor.position
+    return list(odd.values())
