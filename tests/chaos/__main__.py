@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .rig import WAITED_FOR, Rig, make
 
-QUIET_KILLS = 10
+QUIET_KILLS, PATIENCE_S = 10, 1800.0
 
 
 def main(n_kills: int) -> int:
@@ -24,7 +24,7 @@ def main(n_kills: int) -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "homes"
         make(folder)
-        rig = Rig(folder)
+        rig = Rig(folder, PATIENCE_S)
         with rig.running():
             rig.wait("version 1", lambda: rig.version() == 1 and rig.is_at_rest())
             for what, trial in TRIALS.items():

@@ -28,7 +28,7 @@ from gyrostat.observations import read
 from .plan import Plan
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S, RESTART_S = 400.0, 0.5
+RESTART_S = 0.5
 ONCE = ("snapshotted", "trained", "packed", "offered")
 ROW = {"rooms": 3, "humidity": 0.4}
 CONFIG = """\
@@ -110,6 +110,7 @@ class Rig:
     """The project, a real `up` that is started again whenever it dies, and traffic."""
 
     folder: Path
+    patience_s: float = 400.0
     failed: list[Any] = field(default_factory=list)
     """Requests that failed though no server was killed meanwhile."""
     n_lost: int = 0
@@ -268,7 +269,7 @@ class Rig:
         return any((self.state / "routes").glob("*.applied/*.json"))
 
     def wait(self, what: str, is_there: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not (found := is_there()):
             assert time.monotonic() < deadline, (
                 f"waited for {what}: {self.log('up')}\n{self.log('loop')}\n{self.kinds(0)}"

@@ -95,6 +95,7 @@ def test_after_a_restore_the_heads_of_the_lost_time_are_said_and_do_no_harm(made
     made.plant("DELETE FROM entries WHERE position > ?", n)
     body = {"after": n, "made_at": 5.0, "file": "wine.zip", "epoch": 2, "signed_by": "k", "actor": "kim"}  # fmt: skip
     Records(made.ledger).event("project", "restored", **body)
+    facts = {}
     for _ in range(2):
         code, facts = made.run("audit", "verify")
         assert (code, facts["lost_heads"], facts["odd"]) == (0, 2, [])
