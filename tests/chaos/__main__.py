@@ -86,10 +86,14 @@ def undisturbed(rig: Rig, kills_of: str, alpha: float, *, every: int = 1) -> lis
     plan, run = rig.plan(kills_of), rig.run() + 1
     before = len(plan.kills())
     plan.make(every)
-    if kills_of == "supervisor":  # all its points but those around a dead server's log, while servers answer
+    if (
+        kills_of == "supervisor"
+    ):  # all its points but those around a dead server's log, while servers answer
         rig.kill_one("supervisor")
         rig.wait("everything to be there again", lambda: len(rig.killed[-1].resumed) == 2)
         rig.kill_one("server")
+    if kills_of == "monitor":  # its points are among the first things that it does
+        rig.kill_one("monitor")
     since = rig.release(alpha + 0.5)
     plan.make(0)
     print(f"  {len(plan.kills()) - before} kills of the {kills_of}, each at a point of its own")
