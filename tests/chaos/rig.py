@@ -95,7 +95,7 @@ WAITED_FOR = {
 """What is waited for after a kill. Of a killed `up` it is counted from the start of the next one."""
 WEIGHTS = {
     "loop": 3, "server": 2, "monitor": 2, "runner": 3, "work": 3, "training": 3, "mirror": 1, "page": 1, "notifier": 1,
-    "supervisor": 1,
+    "supervisor": 0.5,
 }  # fmt: skip
 """How often which is tried at random; where none runs, nothing is hit."""
 MARKS = {
@@ -353,7 +353,7 @@ class Rig:
             self.ask_for(alpha)
             next_at = time.monotonic() + 60
             while time.monotonic() < next_at and killed.total() < n_kills:
-                time.sleep(dice.random() * 0.6)
+                time.sleep(dice.random())
                 (what,) = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
                 if running := [pid for w, pid in self.processes() if w == what]:
                     killed[what] += self.kill(what, dice.choice(running))
