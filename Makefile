@@ -57,7 +57,7 @@ bench-rollback: $(STAMP)  ## From fault to finished rollback at 100 requests a s
 soak: $(STAMP)  ## 30,000 simulated histories, with a table of what was tried and what held (ARGS="1000": fewer)
 	$(BIN)/python -m tests.loop.simulation $(or $(ARGS),30000)
 
-chaos: $(STAMP)  ## kill -9 at every point of a release and at 1,000 random instants (ARGS="50": fewer)
+chaos: $(STAMP)  ## kill -9 of every process at each of its points, and at 1,000 random instants (ARGS="50": fewer)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:  ## Remove the set-up and caches
