@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import subprocess
+import venv
 from pathlib import Path
 
 import cloudpickle
@@ -27,14 +28,14 @@ def project(tmp_path):
     return tmp_path / "project"
 
 
-def trained(project, run, *, raw=None, has_text=True, **params):
+def trained(project, run, *, raw=None, has_text=True, python="", **params):
     """The result of one training, and its job folder."""
     folder = project.parent / "job"
     code = folder / "code" / "src"
     code.mkdir(parents=True)
     for path in (project / "src").iterdir():
         (code / path.name).write_bytes(path.read_bytes())
-    settings = TrainSettings(run=run, params=params)
+    settings = TrainSettings(run=run, params=params, python=python)
     table, y = a_table(40, has_text=has_text)
     fit.prepare(
         folder,
@@ -190,3 +191,75 @@ def _holds_the_run(state, run_id):
     assert status == "FINISHED"
     assert str(state / "mlflow" / "artifacts") in place
     assert stages == [("wine", 1, "Production")]
+
+
+def a_venv(folder, *, sees_ours=True):
+    """Another environment: it sees the libraries that we have, but not gyrostat, and has one that we have not."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    packages = next((folder / "lib").glob("python*/site-packages"))
+    (packages / "made_up-9.9.dist-info").mkdir()
+    (packages / "made_up-9.9.dist-info" / "METADATA").write_text("Name: made-up\nVersion: 9.9\n")
+    if sees_ours:
+        (packages / "ours.pth").write_text(str(Path(cloudpickle.__file__).parents[1]))
+    return folder / "bin" / "python"
+
+
+ELSEWHERE = """
+import importlib.util
+import sys
+assert sys.prefix.endswith("elsewhere"), sys.prefix
+assert importlib.util.find_spec("gyrostat") is None
+"""
+LOGS = """
+import mlflow
+import mlflow.sklearn
+from sklearn.dummy import DummyRegressor
+
+with mlflow.start_run():
+    model = DummyRegressor().fit([[1.0, 2.0, 3.0]] * 3, [1.0, 2.0, 3.0])
+    mlflow.sklearn.log_model(model, "model")
+"""
+
+
+@pytest.mark.parametrize("style", ["function", pytest.param("script", marks=pytest.mark.slow)])
+def test_another_interpreter_trains_without_gyrostat_and_its_environment_is_the_one_on_record(
+    project, style
+):
+    a_venv(project / "elsewhere")
+    (project / "src" / "train.py").write_text(
+        ELSEWHERE + (FUNCTION if style == "function" else LOGS)
+    )
+    run = "src.train:train" if style == "function" else "src/train.py"
+    is_script = style == "script"
+    result, folder = trained(project, run, python="elsewhere/bin/python", has_text=not is_script, **({} if is_script else {"factor": 2.0}))  # fmt: skip
+    assert (folder / "model.pkl").exists()
+    assert result["style"] == style
+    lock = (folder / environment.FILE).read_text()
+    assert "made-up==9.9\n" in lock
+    assert result["environment"] == environment.describe(lock)
+    assert result["env_digest"] == result["environment"]["digest"]
+    assert result["env_digest"] != environment.describe(environment.lock())["digest"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        ("bare", "lacks pandas, pyarrow, cloudpickle, without which it cannot train here. Type: "),
+        (
+            "absent",
+            "cannot be started: No such file or directory. Name an interpreter that is there",
+        ),
+        ("folder", "cannot be started: Permission denied. Name an interpreter that is there"),
+        ("no python", "is train.python (/bin/false) a Python of 3.9 or newer?"),
+    ],
+)
+def test_an_interpreter_that_cannot_train_is_said_with_what_to_do(project, kind, cause):
+    python = {
+        "bare": lambda: a_venv(project / "elsewhere", sees_ours=False),
+        "absent": lambda: "elsewhere/bin/python",
+        "folder": lambda: project,
+        "no python": lambda: "/bin/false",
+    }[kind]()
+    with pytest.raises(JobError) as raised:
+        trained(project, "src.train:train", python=str(python))
+    assert cause in str(raised.value)

@@ -335,7 +335,11 @@ MODEL = Group(
                     },
                     "bounds",
                 ),
-                "python": text("", "another interpreter"),
+                "python": text(
+                    "",
+                    "another interpreter, such as .venv-train/bin/python: a path is relative to the project; it needs pandas, "
+                    "pyarrow and cloudpickle, and versions of Python and of the model's libraries that fit those here",
+                ),
                 "writes": texts("folders it may write to besides its own, relative to the project"),
             },
             "what to run",

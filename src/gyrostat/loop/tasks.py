@@ -150,6 +150,7 @@ def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     import cloudpickle
 
     from gyrostat.data import frames
+    from gyrostat.training import environment
     from gyrostat.training.pack import pack as make
 
     settings = _settings(spec)
@@ -170,6 +171,7 @@ def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         target, name=spec["model"], model=model, model_file=job / "model.pkl", schema=schema,
         features=frames.features(train, schema), heldout_features=frames.features(heldout, schema),
         snapshot=record, training=trained, made_at=record["made_at"], code=job / "code", limits=settings.gates.limits,
+        lock=(job / environment.FILE).read_text(encoding="utf-8") if "environment" in trained else "",
     )  # fmt: skip
     return packed.as_json()
 

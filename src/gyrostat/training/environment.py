@@ -1,4 +1,4 @@
-"""The environment a model was packed in: every installed distribution with its version."""
+"""The environment a model was trained in: every installed distribution with its version. Standard library only, for the harness."""
 
 from __future__ import annotations
 

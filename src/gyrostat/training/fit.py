@@ -104,20 +104,27 @@ def fit(
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    done = subprocess.run(
-        [settings.python or sys.executable, str(HARNESS), str(folder)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    python = _interpreter(project, settings)
+    try:
+        done = subprocess.run(
+            [python, str(HARNESS), str(folder)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except OSError as error:
+        raise JobError(
+            f"train.python: {python} cannot be started: {error.strerror}. "
+            "Name an interpreter that is there, or leave train.python out"
+        ) from None
     if done.returncode != 0 or not (folder / "model.pkl").exists():
-        raise JobError(_cause(folder, done.returncode))
+        raise JobError(_cause(folder, done.returncode, settings))
     record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     code = code_digest(folder / "code")
     return {
         "made": "trained:" + hashlib.sha256((folder / "model.pkl").read_bytes()).hexdigest(),
         "metrics": record["metrics"], "params": record["params"], "style": record["style"], "mlflow_run": record["mlflow_run"],
-        "code": {"digest": code, **git_of(project)}, "env_digest": record["env_digest"], "run": settings.run, "seconds": round(time.monotonic() - began, 3),
+        "code": {"digest": code, **git_of(project)}, "environment": record["environment"], "env_digest": record["environment"]["digest"], "run": settings.run, "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
 
 
@@ -135,7 +142,13 @@ def secrets_of(state: Path) -> list[Path]:
     return sorted((state / "keys").glob("*.key*"))
 
 
-def _cause(folder: Path, status: int) -> str:
+def _interpreter(project: Path, settings: TrainSettings) -> str:
+    """`train.python`: a path is relative to the project, a bare name is looked for in PATH; empty: this interpreter."""
+    python = settings.python
+    return str(project / Path(python).expanduser()) if "/" in python else python or sys.executable
+
+
+def _cause(folder: Path, status: int, settings: TrainSettings) -> str:
     try:
         return json.loads((folder / "failure.json").read_text(encoding="utf-8"))["cause"]
     except (OSError, ValueError, KeyError):
@@ -143,6 +156,11 @@ def _cause(folder: Path, status: int) -> str:
             f"the training was ended by signal {-status}"
             if status < 0
             else f"the training ended with status {status} and left no model"
+            + (
+                f"; is train.python ({settings.python}) a Python of 3.9 or newer?"
+                if settings.python
+                else ""
+            )
         )
 
 

@@ -23,6 +23,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+NEEDED = ("pandas", "pyarrow", "cloudpickle")
+
 
 class Unfit(Exception):
     """What came back is no model that can be used; the text says why and what is needed."""
@@ -42,6 +44,7 @@ def main(folder: Path) -> int:
     sys.path[0] = str(code)
     sys.dont_write_bytecode = True
     try:
+        _look_around()
         if spec["style"] == "function":
             model, record = _function(folder, spec)
         elif spec["style"] == "offered":
@@ -64,6 +67,16 @@ def main(folder: Path) -> int:
         return 0
     (folder / "failure.json").write_text(json.dumps({"cause": cause}), encoding="utf-8")
     return 1
+
+
+def _look_around() -> None:
+    """Whether this interpreter has what reading rows and keeping a model takes; the rest is the training's business."""
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise Unfit(
+            f"{sys.executable} lacks {', '.join(lacking)}, without which it cannot train here. Type: "
+            f"{sys.executable} -m pip install {' '.join(lacking)}; or name another interpreter in train.python, or none"
+        )
 
 
 def _die_with_parent() -> None:
@@ -240,18 +253,19 @@ def _leave(folder: Path, model: Any, record: dict[str, Any]) -> None:
         for k, v in record["params"].items()
     }
     metrics = {k: float(v) for k, v in record["metrics"].items() if _is_finite(v)}
-    whole = record | {"params": plain, "metrics": metrics, "env_digest": _environment()}
+    environment = _beside("environment")
+    lock = environment.lock()
+    (folder / environment.FILE).write_text(lock, encoding="utf-8")
+    whole = record | {
+        "params": plain,
+        "metrics": metrics,
+        "environment": environment.describe(lock),
+    }
     (folder / "train.json").write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _environment() -> str:
-    """The digest of what is installed where the training ran, as a bundle's manifest has it."""
-    module = _beside("environment")
-    return module.describe(module.lock())["digest"]
 
 
 def _beside(name: str) -> Any:

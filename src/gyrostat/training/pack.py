@@ -64,6 +64,7 @@ def pack(
     made_at: float,
     code: Path | None = None,
     limits: Sequence[Limit] = (),
+    lock: str = "",
 ) -> Packed:
     """Make an unsigned bundle in `folder`. The same arguments give the same digest.
 
@@ -77,6 +78,7 @@ def pack(
         training: The result of the training job.
         made_at: Seconds since 1970 that the bundle is dated by; from the job's spec, never the clock.
         code: A native bundle: the project's `src` folder or the one above it, which the model's classes come from.
+        lock: What was installed where it was trained, which `training` describes; empty: what is installed here.
 
     Raises:
         JobError: the model does not answer on its own training rows, or answers another task.
@@ -97,8 +99,8 @@ def pack(
         if code is not None and code.is_dir():
             _copy_code(code, folder / CODE)
 
-    lock = environment.lock()
-    described = environment.describe(lock)
+    described = training["environment"] if lock else environment.describe(environment.lock())
+    lock = lock or environment.lock()
     histograms = reference.histograms(features, scores, schema)
     write_atomic(folder / environment.FILE, lock.encode())
     write_atomic(folder / REFERENCE, _json(histograms))
@@ -126,7 +128,7 @@ def pack(
         schema=schema,
         snapshot=str(snapshot.get("id", "")),
         code=str((training.get("code") or {}).get("digest", "")),
-        environment=described,
+        environment=dict(described),
         metrics=dict(training.get("metrics") or {}),
         reference=REFERENCE,
         made_at=made_at,

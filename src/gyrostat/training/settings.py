@@ -23,6 +23,6 @@ class TrainSettings:
     params: dict[str, object] = field(default_factory=dict)
     resources: ResourceSettings = ResourceSettings()
     python: str = ""
-    """Another interpreter for the training; empty: the one Gyrostat runs in."""
+    """Another interpreter for the training, a path being relative to the project; empty: the one Gyrostat runs in."""
     writes: tuple[str, ...] = ()
     """Folders that it may write to besides its job's own; relative to the project."""
