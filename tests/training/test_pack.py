@@ -17,6 +17,7 @@ from training.tables import a_schema, a_table, as_columns, pickled, prepared, ta
 
 from gyrostat.errors import JobError
 from gyrostat.terms import Limit
+from gyrostat.training import environment
 from gyrostat.training.classes import align
 from gyrostat.training.pack import pack
 from gyrostat.training.reference import histograms
@@ -41,7 +42,9 @@ class Stubborn(LogisticRegression):
     """A class of the user's own: no converter knows it."""
 
 
-def packed(folder, model, *, task="binary", table=None, y=None, code=None, training=TRAINING):
+def packed(
+    folder, model, *, task="binary", table=None, y=None, code=None, training=TRAINING, lock=""
+):
     if table is None:
         table, z = a_table(has_text=True)
         y = targets(z)[task]
@@ -60,6 +63,7 @@ def packed(folder, model, *, task="binary", table=None, y=None, code=None, train
         made_at=1_764_000_000.0,
         code=code,
         limits=(Limit("accuracy", min=0.7),),
+        lock=lock,
     )
     return result, folder / "bundle", table
 
@@ -229,3 +233,12 @@ def test_every_training_row_is_in_exactly_one_bin():
     )
     assert sum(found["outputs"]["counts"]) == len(table)
     json.dumps(found, allow_nan=False)
+
+
+def test_a_bundle_names_the_environment_that_trained_it_not_the_one_that_packed_it(tmp_path):
+    lock = "made-up==9.9\n"
+    trained = TRAINING | {"environment": environment.describe(lock) | {"python": "3.10.4"}}
+    _, folder, _ = packed(tmp_path / "p", LogisticRegression(), training=trained, lock=lock)
+    manifest = bundle.read_manifest(folder)
+    assert (folder / environment.FILE).read_text() == lock
+    assert manifest.environment == trained["environment"]
