@@ -238,7 +238,11 @@ def test_every_training_row_is_in_exactly_one_bin():
 def test_a_bundle_names_the_environment_that_trained_it_not_the_one_that_packed_it(tmp_path):
     lock = "made-up==9.9\n"
     trained = TRAINING | {"environment": environment.describe(lock) | {"python": "3.10.4"}}
-    _, folder, _ = packed(tmp_path / "p", LogisticRegression(), training=trained, lock=lock)
+    table, z = a_table(has_text=False)
+    y = targets(z)["binary"]
+    _, folder, _ = packed(
+        tmp_path / "p", LogisticRegression(), table=table, y=y, training=trained, lock=lock
+    )
     manifest = bundle.read_manifest(folder)
     assert (folder / environment.FILE).read_text() == lock
     assert manifest.environment == trained["environment"]

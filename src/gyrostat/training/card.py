@@ -61,7 +61,7 @@ def _served(flavour: str, reason: str, parity: str, environment: Mapping[str, An
     if parity:
         lines.append(f"- {_sentence(parity)}")
     lines.append(
-        f"- Packed with Python {environment['python']} on {environment['machine']}; "
+        f"- Trained with Python {environment['python']} on {environment['machine']}; "
         f"every version in `{environment['file']}`."
     )
     return "\n".join(lines)
