@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from faults.harm import move
 from processes.projects import AtRest
 
 from gyrostat.cli.main import cli
@@ -17,8 +18,6 @@ from gyrostat.ledger.sqlite import SqliteLedger, sqlite3
 from gyrostat.loop.reconcile import facts_of
 from gyrostat.processes.doctor import examine
 from gyrostat.terms import Draft
-
-PARTS = ("", "-wal", "-shm", "-journal")
 
 
 def say(ledger: SqliteLedger, n: int) -> None:
@@ -56,13 +55,6 @@ def opened(path: Path) -> Iterator[SqliteLedger]:
         yield ledger
     finally:
         ledger.close()
-
-
-def move(path: Path, to: Path) -> None:
-    """The whole database, as somebody who tidies up would."""
-    for part in PARTS:
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + part).rename(to.with_name(to.name + part))
 
 
 def test_one_that_was_deleted_under_an_open_ledger_takes_nothing_more(path: Path) -> None:

@@ -3,47 +3,106 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from chaos.rig import Rig, make
+from faults.harm import move
 from gyrostat_runtime import log
+from gyrostat_runtime.schema import Column, Feature, Output, Schema
+from loop.records import Records
+from serving.bench import Bench
 
+from gyrostat.errors import LedgerError, LostLedgerError
+from gyrostat.ledger.sqlite import SqliteLedger, sqlite3
 from gyrostat.observations import read
 from gyrostat.processes import runfiles
+from gyrostat.terms import Draft
 
 SIZE = 200_000_000
 HOLD = """
 import sys, time
 from gyrostat.ledger.sqlite import sqlite3
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
-db.execute("BEGIN EXCLUSIVE")
+db.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
 """
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A project with a champion, on a small disk of its own where this may be made."""
-    folder = tmp_path_factory.mktemp("faults") / "homes"
+@contextlib.contextmanager
+def on_a_small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A project's folder; its state has a disk of its own where this machine lets us make one."""
     make(folder)
-    found = Rig(folder)
     disk = folder / ".gyrostat"
     disk.mkdir()
-    is_mounted = _mount("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk))
+    is_mounted = _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk))
     try:
-        with found.running():
-            found.wait("version 1", lambda: found.version() == 1 and found.is_at_rest())
-            yield found
+        yield folder
     finally:
         if is_mounted:
             subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A champion behind a real server, with monitor and loop; nothing is trained, so it is there at once."""
+    with on_a_small_disk(tmp_path_factory.mktemp("faults") / "homes", 60_000_000) as folder:
+        found = Rig(folder)
+        found.state.mkdir(exist_ok=True)
+        crown(found, Bench(found.state).bundle(7.0, schema=HOMES, model="homes"))
+        with found.running():
+            found.wait("the champion", found.has_champion)
+            found.wait("its entry", lambda: (found.picture()["champion"] or {}).get("applied"))
+            yield found
+
+
+HOMES = Schema(
+    inputs=(Column("rooms", "number"), Column("humidity", "number")),
+    features=(Feature("rooms", "rooms"), Feature("humidity", "humidity")),
+    output=Output("regression", "price"),
+)
+
+
+def crown(rig: Rig, bundle: str) -> None:
+    """The record of a first release, as a loop leaves it."""
+    ledger = SqliteLedger(rig.state / "ledger.db")
+    records = Records(ledger, "homes")
+    stream = "retraining/homes"
+    first = Draft("triggered", 0.0, "kim", body={"by": "first", "why": "", "actor": "kim"}, key="first")  # fmt: skip
+    ledger.append(stream, first, expect_seq=None, fence=None)
+    records.step(stream, "run_opened", outputs=("run/homes/1",))
+    offered = records.event(records.production, "offered", bundle=bundle, run="run/homes/1", snapshot="s" * 12)  # fmt: skip
+    offer = (bundle, f"{records.production}#{offered.seq}")
+    records.step(records.production, "staging_started", *offer, outputs=("version/homes/1",))
+    records.step(records.production, "staging_passed", *offer)
+    records.step(records.production, "approved", *offer, cause="not asked for")
+    records.step(records.production, "promoted", *offer, cause="the first")
+    ledger.close()
+
+
+@pytest.fixture
+def all_is_counted(rig: Rig) -> Iterator[None]:
+    """Whatever happens: no prediction fails, each that was answered is logged and counted, and the loop acts again."""
+    yield
+    rig.project.hold("homes", reason="a test")
+    rig.wait("the hold", lambda: rig.picture()["held"])
+    rig.project.resume("homes")
+    rig.wait("its end", lambda: not rig.picture()["held"])
+    ids = set(rig.ids)
+    rig.wait("the log", lambda: not unlogged(rig, ids))
+    rig.wait("the counts", lambda: counted(rig) >= len(ids))
+    assert rig.failed == []
+    assert not list(rig.state.rglob("*.tmp"))
+    assert rig.project.audit_verify().facts["is_whole"]
 
 
 def _mount(*arguments: str) -> bool:
@@ -107,8 +166,130 @@ def counted(rig: Rig) -> int:
     return sum(line["n"] for line, _ in read(rig.state / "observations" / "homes") if "n" in line)
 
 
+def label(rig: Rig) -> int:
+    """Send the label of the last prediction; the status of the answer."""
+    link = http.client.HTTPConnection("127.0.0.1", rig.port, timeout=20)
+    body = json.dumps({"labels": [{"id": max(rig.ids), "label": 300.0}]})
+    try:
+        link.request("POST", "/labels", body, {"Content-Type": "application/json"})
+        return link.getresponse().status
+    finally:
+        link.close()
+
+
+def n_labels(rig: Rig) -> int:
+    """Labels that were joined."""
+    return sum(line.get("n_labels", 0) for line, _ in read(rig.state / "observations" / "homes"))
+
+
+@pytest.mark.usefixtures("all_is_counted")
+def test_on_a_full_disk_predictions_go_on_and_the_rest_waits_and_says_so(rig: Rig) -> None:
+    if not os.path.ismount(rig.folder / ".gyrostat"):
+        pytest.skip("no file system may be mounted here: no disk was filled")
+    with full(rig):
+        status = str(rig.project.status())
+        assert "the disk is full (0.0 MB free)" in status
+        with pytest.raises(LedgerError, match="full"):
+            rig.project.hold("homes", reason="a full disk")
+        old = {name: killed(rig, name) for name in ("monitor", "loop")}
+        rig.wait("no receipt", lambda: label(rig) == 503)  # a page that was begun takes some
+        answers(rig, 60)
+    rig.wait("the processes", lambda: all(is_back(rig, name, pid) for name, pid in old.items()))
+    assert "the disk is full" not in str(rig.project.status())
+    before = n_labels(rig)
+    rig.wait("a receipt", lambda: label(rig) == 202)
+    rig.wait("the label", lambda: n_labels(rig) > before)
+
+
+@pytest.mark.usefixtures("all_is_counted")
+@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.slow)])
+def test_while_somebody_holds_the_ledger_predictions_go_on_and_the_rest_waits(
+    rig: Rig, seconds: int
+) -> None:
+    before = n_labels(rig)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(rig.state / "ledger.db"), str(seconds)],
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert "nothing can be put on record now: " in str(rig.project.status())
+        with pytest.raises(LedgerError, match="locked"):
+            say_with_little_patience(rig)
+        answers(rig, 40)
+        assert label(rig) == 202
+        assert holder.poll() is None
+        rig.wait("the label", lambda: n_labels(rig) > before)
+    assert "nothing can be put on record" not in str(rig.project.status())
+
+
+def say_with_little_patience(rig: Rig) -> None:
+    ledger = SqliteLedger(rig.state / "ledger.db", patience_s=0.2)
+    try:
+        ledger.append("notes", Draft("noted", 0.0, "kim"), expect_seq=None, fence=None)
+    finally:
+        ledger.close()
+
+
+@pytest.mark.usefixtures("all_is_counted")
+def test_a_ledger_that_is_deleted_is_not_made_anew_and_all_goes_on_when_it_is_back(
+    rig: Rig, tmp_path: Path
+) -> None:
+    before, ledger = n_labels(rig), rig.state / "ledger.db"
+    aside = rig.state.with_name("aside.db")
+    move(ledger, aside)
+    rig.wait("the word", lambda: f"{ledger} is gone" in rig.log("loop"))
+    old = {name: killed(rig, name) for name in ("monitor", "loop")}
+    rig.wait("both", lambda: all(is_back(rig, name, pid) for name, pid in old.items()))
+    with pytest.raises(LostLedgerError, match="gyrostat restore FILE DIR"):
+        rig.project.status()
+    answers(rig, 60)
+    assert label(rig) == 202
+    rig.wait("the label", lambda: n_labels(rig) > before)
+    rig.wait("the word again", lambda: rig.log("loop").count(f"{ledger} is gone") >= 2)
+    assert not ledger.exists()
+    move(aside, ledger)
+    rig.wait("the loop", lambda: "the loop goes on" in rig.log("loop").rpartition("is gone")[2])
+
+
+@pytest.mark.usefixtures("all_is_counted")
+def test_a_ledger_that_was_damaged_is_found_at_the_start_and_nothing_is_written_on_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    ledger = rig.state / "ledger.db"
+    aside = rig.state.with_name("whole.db")
+    move(ledger, aside)  # as if the machine had gone down: what was open is no more
+    rig.wait("the word", lambda: f"{ledger} is gone" in rig.log("loop"))
+    db = sqlite3.connect(aside)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    data = aside.read_bytes().replace(b"approved", b"apprOved")
+    ledger.write_bytes(data)
+    rig.wait("the word", lambda: "is damaged" in rig.log("loop"))
+    answers(rig, 40)
+    assert "gyrostat restore FILE DIR" in rig.log("loop")
+    assert ledger.read_bytes() == data
+    ledger.unlink()
+    move(aside, ledger)
+    rig.wait("the loop", lambda: "the loop goes on" in rig.log("loop").rpartition("is damaged")[2])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A project with a champion that was trained here."""
+    with on_a_small_disk(tmp_path_factory.mktemp("faults") / "homes", SIZE) as folder:
+        found = Rig(folder)
+        with found.running():
+            found.wait("version 1", lambda: found.version() == 1 and found.is_at_rest())
+            yield found
+
+
 @pytest.mark.slow
-def test_a_full_disk_fails_no_prediction_loses_none_and_heals_when_space_returns(rig: Rig) -> None:
+def test_a_full_disk_fails_no_prediction_loses_none_and_heals_when_space_returns(
+    trained: Rig,
+) -> None:
+    rig = trained
     if not os.path.ismount(rig.folder / ".gyrostat"):
         pytest.skip("no file system may be mounted here: no disk was filled")
     before, version = rig.project.ledger.position(), rig.version()
