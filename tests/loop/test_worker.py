@@ -1,5 +1,6 @@
 """Jobs as real processes: whatever the work does, there is one runner, one result, and nothing is left behind."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import psutil
 import pytest
 from gyrostat_runtime import bundle, keys
 
+from gyrostat.adapters.local import workers as local
 from gyrostat.adapters.local.workers import LocalWorkers
 from gyrostat.loop import worker
 
@@ -226,3 +228,49 @@ def test_a_swarm_of_processes_is_ended_whole(workers):
     folder = str(workers.folder(STREAM, 3, "swarms"))
     commands = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
     assert [c for c in commands if folder in c and "--child" in c] == []
+
+
+def test_work_that_found_no_room_is_done_again_and_leaves_nothing_half(workers):
+    folder = start(workers, "fills")
+    seen = ended(workers, "fills")
+    assert seen["retryable"]
+    assert seen["cause"] == "OSError: [Errno 28] No space left on device"
+    assert not (folder / "half").exists()
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_no_work_begins_on_a_disk_that_is_nearly_full(workers, monkeypatch):
+    with monkeypatch.context() as disk:
+        disk.setattr(local, "ROOM_BYTES", 10**18)
+        with pytest.raises(OSError, match="MB are free"):
+            start(workers, "answers", wanted="x")
+        assert workers.look(STREAM, 3, "answers") == {}
+    start(workers, "answers", wanted="x")
+    assert ended(workers, "answers")["made"] == "x"
+
+
+def test_a_result_waits_for_room_and_is_not_lost(tmp_path, monkeypatch):
+    (tmp_path / "heartbeat").touch()
+    before, tries, real = (tmp_path / "heartbeat").stat().st_mtime_ns, [], worker.write_atomic
+
+    def full_twice(path, data):
+        tries.append(path)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    monkeypatch.setattr(worker, "write_atomic", full_twice)
+    monkeypatch.setattr(worker, "FULL_S", 0.01)
+    worker._leave(tmp_path / "result.json", {"status": "done"})
+    assert json.loads((tmp_path / "result.json").read_bytes()) == {"status": "done"}
+    assert len(tries) == 3
+    assert (tmp_path / "heartbeat").stat().st_mtime_ns > before  # it lives, and says so
+
+
+def test_a_child_that_prints_on_a_full_disk_is_not_held_up(tmp_path):
+    """/dev/full takes nothing; the pipe is emptied all the same."""
+    (tmp_path / "stdout.log").symlink_to("/dev/full")
+    chatty = subprocess.Popen([sys.executable, "-c", "print('x' * 5_000_000)"], stdout=subprocess.PIPE)  # fmt: skip
+    worker._keep_output(chatty.stdout, tmp_path / "stdout.log")
+    assert chatty.wait(DEADLINE_S) == 0
+    chatty.stdout.close()

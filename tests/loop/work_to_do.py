@@ -1,5 +1,6 @@
 """Tasks that behave in every way a job can; imported by the child of a runner, never by a test."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,6 +23,12 @@ def refuses(folder, spec):
 
 def asks_again(folder, spec):
     raise UnavailableError("the disk of the table does not answer")
+
+
+def fills(folder, spec):
+    (folder / "half").mkdir()
+    (folder / "half" / "table").write_bytes(b"x" * 1000)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def raises(folder, spec):

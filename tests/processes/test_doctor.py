@@ -14,6 +14,7 @@ from processes.projects import AtRest
 
 from gyrostat.cli.main import cli
 from gyrostat.ledger.sqlite import SqliteLedger, sqlite3
+from gyrostat.observations import Segments
 from gyrostat.processes import doctor, runfiles
 from gyrostat.processes.doctor import examine
 
@@ -145,6 +146,18 @@ def test_a_key_that_is_missing_broken_or_not_trusted(made):
 def test_an_altered_bundle_in_traffic(made):
     (made.bundle / "model.onnx").write_bytes(b"other")
     assert made.finds("bundles").command == "gyrostat roll-back wine"
+
+
+def test_observations_that_are_damaged(made):
+    folder = made.state / "observations" / "wine"
+    segments = Segments(folder)
+    for second in range(4):
+        segments.append([{"second": second, "n": 5}], {"closed": second})
+    path = folder / "00000001.seg"
+    path.write_bytes(path.read_bytes().replace(b'"n":5', b'"n":9', 1))
+    found = made.finds("observations")
+    assert "not what was written from byte 0 on" in found.what
+    assert found.command == f"mv {path} {path}.damaged"
 
 
 def test_a_stuck_stream(made):

@@ -234,6 +234,49 @@ def test_a_disk_that_stays_full_costs_counted_frames_not_memory(tmp_path, monkey
     assert len([v for v in read if isinstance(v, Frame)]) == 40 - dropped
 
 
+@pytest.mark.parametrize("room", [0, 3, 8, 30, 500])
+def test_a_full_disk_leaves_no_names_behind_however_often_it_is_tried(tmp_path, monkeypatch, room):
+    writer = Writer(tmp_path, "w0", sync_s=60)
+    frames = [a_frame(writer.next_id(i), float(i)) for i in range(20)]
+    real, left = os.write, [room]
+
+    def nearly_full(handle, data):
+        taken = min(len(data), left[0])
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= taken
+        return real(handle, bytes(data)[:taken])
+
+    with monkeypatch.context() as disk:
+        disk.setattr(log.os, "write", nearly_full)
+        for frame in frames:
+            writer.append(frame)
+            assert not writer.sync() or left[0]
+        assert len(list(tmp_path.iterdir())) <= 1
+    assert writer.sync()
+    assert len(list(tmp_path.iterdir())) == 1
+    writer.close()
+    assert [v for v in values(Tail(tmp_path).poll()) if isinstance(v, Frame)] == frames
+    assert Tail(tmp_path).cut_bytes == 0
+
+
+def test_a_sync_that_fails_says_nothing_twice_and_loses_nothing(tmp_path, monkeypatch):
+    writer = Writer(tmp_path, "w0", sync_s=60)
+    frames = [a_frame(writer.next_id(i), float(i)) for i in range(6)]
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for n, frame in enumerate(frames):
+        with monkeypatch.context() as disk:
+            if n % 2:
+                disk.setattr(log.os, "fdatasync", full)
+            writer.append(frame)
+            assert writer.sync() == (n % 2 == 0)
+    writer.close()
+    assert [v for v in values(Tail(tmp_path).poll()) if isinstance(v, Frame)] == frames
+
+
 def test_a_value_that_cannot_be_laid_out_is_counted_not_raised(tmp_path):
     writer = Writer(tmp_path, "w0", sync_s=60)
     writer.append(a_frame(inputs=[[object()]]))

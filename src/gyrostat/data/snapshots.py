@@ -362,14 +362,16 @@ def read(state: Path, model: str, id: str) -> polars.DataFrame:
         frame = pl.from_arrow(dataset.to_table())
         assert isinstance(frame, pl.DataFrame)
         # In an order that only the rows decide, so that a training on them can be repeated.
-        rows = frame.sort("_key").drop("_key").rename(lambda name: unquote(name))
-        found, _ = _fingerprint(rows, Schema.from_json(made["schema"]))
+        frame = frame.sort("_key")
+        rows = frame.drop("_key").rename(lambda name: unquote(name))
+        found, keys = _fingerprint(rows, Schema.from_json(made["schema"]))
+        is_kept = sorted(keys) == frame["_key"].to_list()
     except BaseException as error:  # a panic inside the reader is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
         raise _damaged(made, f"its rows cannot be read: {_first(error)}") from error
-    if found != made["fingerprint"]:
-        raise _damaged(made, f"its rows have the fingerprint {found[:ID_DIGITS]}")
+    if found != made["fingerprint"] or not is_kept:
+        raise _damaged(made, f"its rows have the fingerprint {found[:ID_DIGITS]}, or other keys")
     return rows
 
 

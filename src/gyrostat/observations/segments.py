@@ -23,7 +23,8 @@ from gyrostat.errors import DamagedError
 
 GENESIS = "0" * 64
 SEGMENT_BYTES = 16_000_000
-_SEAL = len(',"chain":"') + 64 + len('"}')
+_JOINT = b',"chain":"'
+_SEAL = len(_JOINT) + 64 + len('"}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +158,17 @@ def read(folder: Path, since: Place | None = None) -> Iterator[tuple[dict[str, A
 
 def _opened(line: bytes, chain: str | None) -> tuple[dict[str, Any] | None, str]:
     """A line's value without its `chain`, and that chain; None: it is not what was written after `chain` (None: unknown)."""
-    body, joint, told = line[:-_SEAL], line[-_SEAL : -_SEAL + 10], line[-66:-2].decode("latin-1")
-    if joint != b',"chain":"' and line[1:10] != b'"chain":"':
+    body, seal = line[:-_SEAL], line[-_SEAL:]
+    told = seal[len(_JOINT) : -2]
+    if not seal.startswith(_JOINT) or not seal.endswith(b'"}'):
         return None, ""
-    content = b"{}" if line[1:10] == b'"chain":"' else body + b"}"
-    if chain is not None and hashlib.sha256(chain.encode() + content).hexdigest() != told:
+    if chain is not None and hashlib.sha256(chain.encode() + body + b"}").hexdigest() != told.decode("latin-1"):  # fmt: skip
         return None, ""
     try:
-        value = json.loads(content)
+        value = json.loads(body + b"}")
     except ValueError:
         return None, ""
-    return (value, told) if isinstance(value, dict) else (None, "")
+    return (value, told.decode()) if isinstance(value, dict) else (None, "")
 
 
 _Mark = tuple[int, str, dict[str, Any], int | None]
