@@ -275,6 +275,32 @@ def test_a_ledger_that_was_damaged_is_found_at_the_start_and_nothing_is_written_
     rig.wait("the loop", lambda: "the loop goes on" in rig.log("loop").rpartition("is damaged")[2])
 
 
+@pytest.mark.usefixtures("all_is_counted")
+def test_observations_that_are_damaged_are_not_judged_by_and_a_person_acts_all_the_same(
+    rig: Rig,
+) -> None:
+    path = rig.state / "observations" / "homes" / "00000001.seg"
+    rig.wait("some appends", lambda: path.exists() and path.read_bytes().count(b'{"mark"') > 4)
+    at = path.read_bytes().index(b'"n":') + 4
+
+    def flip() -> None:
+        with path.open("r+b") as file:
+            file.seek(at)
+            bit = file.read(1)[0] ^ 1
+            file.seek(at)
+            file.write(bytes([bit]))
+
+    flip()
+    killed(rig, "loop")
+    rig.wait("the word", lambda: "is not what was written" in str(rig.project.status()))
+    rig.project.hold("homes", reason="by hand")
+    rig.wait("the hold", lambda: rig.picture()["held"])
+    answers(rig, 20)
+    rig.project.resume("homes")
+    flip()
+    rig.wait("the end", lambda: "is not what was written" not in str(rig.project.status()))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A project with a champion that was trained here."""
