@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import threading
@@ -382,10 +381,6 @@ class SqliteLedger:
     def close(self) -> None:
         """Give the file back."""
         with self._turn:
-            if not self.is_current and self.path.exists():
-                # SQLite tidies up by name: it would take the -wal of the file that stands there now away with it.
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.db))
-                return
             self.db.close()
 
     def _rows(self, where: str, *args: object) -> list[Entry]:
