@@ -1,8 +1,8 @@
 """Where a process kills itself: it passes points, and at those whose turn it is, it dies.
 
 A point is a name; it kills once: what was passed stands in a file that outlives the process. The plan is
-`chaos.WHO.json` in the project: `{"every": 3, "phase": 0}` kills at each third point, as points come up. No file, no
-kills; the points are noted all the same.
+`chaos.WHO.json` in the project: `{"every": 3, "phase": 0, "only": ""}` kills at each third point, as points come up, of
+those with `only` in their name. No file, no kills; the points are noted all the same.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Plan:
 
     def at(self, point: str) -> None:
         """Note a point, and die there if it is its turn and it has not killed before."""
-        known = self.points()
-        if point in known:
+        known, plan = self.points(), {"every": 0, "only": ""}
+        with contextlib.suppress(FileNotFoundError):
+            plan = json.loads(self.plan.read_text())
+        if point in known or plan["only"] not in point:
             return
         with self.seen.open("a") as file:
             file.write(f"{point}\n")
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            plan = json.loads(self.plan.read_text())
-            if (len(known) - plan["phase"]) % plan["every"] == 0:
-                with self.seen.with_suffix(".kills").open("a") as file:
-                    file.write(f"{point}\n")
-                os.kill(os.getpid(), signal.SIGKILL)
+        if plan["every"] and (len(known) - plan["phase"]) % plan["every"] == 0:
+            with self.seen.with_suffix(".kills").open("a") as file:
+                file.write(f"{point}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
 
     @contextlib.contextmanager
     def around(self, what: str) -> Iterator[None]:
@@ -72,10 +72,10 @@ class Plan:
         path = self.seen.with_suffix(".kills")
         return path.read_text().splitlines() if path.exists() else []
 
-    def make(self, every: int, phase: int = 0) -> None:
+    def make(self, every: int, phase: int = 0, only: str = "") -> None:
         """Kill at each `every`-th point from now on, whatever was passed before; 0: no more."""
         if every:
             self.seen.unlink(missing_ok=True)
-            self.plan.write_text(json.dumps({"every": every, "phase": phase}))
+            self.plan.write_text(json.dumps({"every": every, "phase": phase, "only": only}))
         else:
             self.plan.unlink(missing_ok=True)

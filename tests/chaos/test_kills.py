@@ -49,15 +49,16 @@ def test_ten_kills_of_the_loop_in_one_release_change_nothing_of_its_record(
     holds(rig, wanted, before, run)
 
 
-def test_kills_of_up_in_one_release_change_nothing_of_its_record_and_fail_no_request(
+def test_deaths_of_up_in_one_release_change_nothing_of_its_record_and_fail_no_request(
     rig: Rig, wanted: dict[str, list[str]]
 ) -> None:
+    """It dies before it writes down itself, and each child that it has just started."""
     plan, run, n_asked = rig.plan("supervisor"), rig.run() + 1, rig.n_asked
     before, version = rig.project.ledger.position(), rig.version()
-    plan.make(every=5, phase=3)
+    plan.make(every=1, only="the run file of")
     rig.ask_for(4.0)
     rig.kill_one("supervisor")
-    rig.wait("a death at a point of its own", plan.kills)
+    rig.wait("its deaths", lambda: len(plan.kills()) == 5)
     plan.make(0)
     rig.wait("the release", lambda: rig.version() > version and rig.is_at_rest())
     rig.wait("everything to be there again", lambda: len(rig.killed[-1].resumed) == 2)
