@@ -171,8 +171,6 @@ class Rig:
             if up.poll() is None:
                 up.send_signal(signal.SIGINT)
                 up.wait(60)
-            # The one that was killed while it replaced its predecessor's servers took their socket with it.
-            self._is_down |= not any(what == "server" for what, _ in self.processes())
             self._over.wait(RESTART_S)
 
     def _ask(self) -> None:
@@ -200,10 +198,19 @@ class Rig:
                 continue
             failed = (began, time.time() - began, repr(error))
             self._over.wait(0.5)  # until it is known who died
+            self._is_down |= self._is_nobody_there(since=began)
             if is_owed and self._is_down:
                 self.n_lost += 1
             elif is_owed:
                 self.failed.append(failed)
+
+    def _is_nobody_there(self, since: float) -> bool:
+        """Whether no server lives, and the `up` that held their socket has died.
+
+        One that is killed while it replaces the servers of another takes the socket with it.
+        """
+        running = {what for what, _ in self.processes()}
+        return "server" not in running and ("supervisor" not in running or self.starts[-1] > since)
 
     def _measure(self) -> None:
         """See after each kill when things are there again."""

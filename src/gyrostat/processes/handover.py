@@ -26,7 +26,7 @@ from gyrostat.processes import runfiles
 
 SOCKETS = "GYROSTAT_SOCKETS"
 """`port=file descriptor, ...` for the process that begins again."""
-DOOR_S = 5.0
+DOOR_S = 15.0
 """How long a server that lives may take until it hands over its socket."""
 
 

@@ -8,11 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-from gyrostat_runtime.errors import RuntimeFault
-
 from gyrostat.processes import handover
-from gyrostat.serving.server import serve
-from gyrostat.serving.settings import ServerSettings, ServingSettings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +25,16 @@ def main(argv: list[str] | None = None) -> int:
         "--settings", default="{}", help='{"server": {...}, "models": {"wine": {...}}} as JSON.'
     )
     arguments = parser.parse_args(argv)
+    sock = None
+    if arguments.fd is not None:
+        sock = socket.socket(fileno=arguments.fd)
+        handover.offer(arguments.state, arguments.worker, sock)
+    # Only then what takes long to load: a next `up` may ask for the socket before we answer anybody.
+    from gyrostat_runtime.errors import RuntimeFault
+
+    from gyrostat.serving.server import serve
+    from gyrostat.serving.settings import ServerSettings, ServingSettings
+
     try:
         value = json.loads(arguments.settings)
         settings = ServerSettings(**value.get("server", {}))
@@ -38,10 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, AttributeError) as error:
         parser.error(f"--settings cannot be read: {error}")
     try:
-        if arguments.fd is not None:
-            sock = socket.socket(fileno=arguments.fd)
-            handover.offer(arguments.state, arguments.worker, sock)
-        else:
+        if sock is None:
             sock = socket.create_server((settings.host, arguments.port), backlog=1024)
             sys.stdout.write(f"http://{settings.host}:{sock.getsockname()[1]}\n")
             sys.stdout.flush()
