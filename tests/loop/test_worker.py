@@ -271,6 +271,7 @@ def test_a_child_that_prints_on_a_full_disk_is_not_held_up(tmp_path):
     """/dev/full takes nothing; the pipe is emptied all the same."""
     (tmp_path / "stdout.log").symlink_to("/dev/full")
     chatty = subprocess.Popen([sys.executable, "-c", "print('x' * 5_000_000)"], stdout=subprocess.PIPE)  # fmt: skip
-    worker._keep_output(chatty.stdout, tmp_path / "stdout.log")
-    assert chatty.wait(DEADLINE_S) == 0
-    chatty.stdout.close()
+    with chatty:
+        assert chatty.stdout is not None
+        worker._keep_output(chatty.stdout, tmp_path / "stdout.log")
+    assert chatty.returncode == 0
