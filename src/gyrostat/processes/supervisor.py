@@ -119,6 +119,7 @@ class Supervisor:
     _listened: float = 0.0
     _unsealed: list[tuple[str, Path]] = field(default_factory=list)
     """Dead writers, and the logs in which their seconds are not closed yet."""
+    _why_unsealed: str = ""
 
     def run(self) -> None:
         """Start all, keep all, end all. Returns when `stop` is set and everything has ended."""
@@ -308,12 +309,20 @@ class Supervisor:
     def _seal_rest(self) -> None:
         """What a full disk did not take before; one that came back meanwhile closes its own."""
         alive = {child.name for child in self.children if child.process is not None}
-        with contextlib.suppress(OSError):
-            while self._unsealed:
-                writer, folder = self._unsealed[0]
-                if writer not in alive and (n := log.seal(folder, writer, time.time())):
-                    self.say(f"{writer} had {n} requests in its hands; each counts as an error")
-                del self._unsealed[0]
+        while self._unsealed:
+            writer, folder = self._unsealed[0]
+            try:
+                n_owed = 0 if writer in alive else log.seal(folder, writer, time.time())
+            except OSError as error:
+                why = f"{writer}'s log cannot be sealed: {error.strerror or error}"
+                if why != self._why_unsealed:
+                    self.say(why)
+                self._why_unsealed = why
+                return
+            if n_owed:
+                self.say(f"{writer} had {n_owed} requests in its hands; each counts as an error")
+            del self._unsealed[0]
+        self._why_unsealed = ""
 
     def _end_all(self) -> None:
         def rank(child: Child) -> int:
