@@ -30,7 +30,7 @@ from gyrostat.ledger.times import span
 from gyrostat.terms import Entry, Told
 
 PER_SECOND = 120.0
-PATIENCE_S = 240.0
+PATIENCE_S = 480.0
 LATER_LABELS = 0.15
 """Share of answers with labels once the new model stands: later trainings need no more rows than the first."""
 OVERLAY = """\
