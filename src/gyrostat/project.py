@@ -102,6 +102,8 @@ class Rows:
     task: str
     limit: float
     """The declared limit of the champion's metric; 0: none."""
+    entities: tuple[str, ...] = ()
+    """Columns that say whose a row is; all rows of one are on one side of the split."""
 
     def __str__(self) -> str:
         return (
@@ -545,7 +547,8 @@ class Project:
         df = snapshots.read(self.state, name, record["id"])
         df = df.filter((df["_side"] == side) & (df["_origin"] == "source"))
         labels = [frames.as_json(v, schema) for v in df[schema.output.target].to_list()]
-        settings = self.loaded.declaration.models[name].gates
+        declared = self.loaded.declaration.models[name]
+        settings, data = declared.gates, declared.data
         limit = next(
             (x.bound for x in settings.limits if x.metric == settings.champion.metric), 0.0
         )
@@ -553,9 +556,10 @@ class Project:
         inputs = [c for c in schema.inputs if c.name in used]
         numbers = {c.name: c.kind for c in inputs if c.kind in ("number", "integer")}
         categories = [c.name for c in inputs if c.kind == "category"]
+        entities = tuple(c for c in dict.fromkeys((data.split.group, data.keys.entity)) if c)
         return Rows(
-            frames.records(df, schema), labels, numbers, categories, schema.output.task, limit
-        )
+            frames.records(df, schema), labels, numbers, categories, schema.output.task, limit, entities
+        )  # fmt: skip
 
     def predictions(
         self, model: str | None = None, *, since: str = "1h", limit: int = PREDICTIONS

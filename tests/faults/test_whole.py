@@ -295,7 +295,9 @@ def test_observations_that_are_damaged_are_not_judged_by_and_a_person_acts_all_t
             file.write(bytes([bit]))
 
     flip()
-    (path.parent / "champion.kept").unlink(missing_ok=True)  # what it says was read while all was well
+    (path.parent / "champion.kept").unlink(
+        missing_ok=True
+    )  # what it says was read while all was well
     killed(rig, "loop")
     rig.wait("the word", lambda: "is not what was written" in str(rig.project.status()))
     rig.project.hold("homes", reason="by hand")

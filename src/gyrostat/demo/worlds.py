@@ -45,6 +45,11 @@ class Table(Protocol):
         """The declared limit of the model's own metric, in its unit."""
         ...
 
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """Columns that say whose a row is."""
+        ...
+
 
 NOISE = 0.1
 """Of a reading's standard deviation: no two measurements are the same."""
@@ -52,9 +57,13 @@ NOISE = 0.1
 
 @dataclass(frozen=True)
 class Noise:
-    """Every request is a held-out row measured once more."""
+    """Every request is a held-out row measured once more, of somebody whom nobody knows yet.
+
+    Under its owner's name all of it would be held out again, and nothing could be learned from it.
+    """
 
     spread: dict[str, float]
+    entities: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: Table) -> Noise:
@@ -64,11 +73,11 @@ class Noise:
             seen = [r[name] for r in table.records if r.get(name) is not None]
             if kind == "number" and len(seen) > 1:
                 spread[name] = NOISE * statistics.pstdev(seen)
-        return cls(spread)
+        return cls(spread, table.entities)
 
     def apply(self, row: Row, dice: random.Random) -> Row:
         """One row, measured again."""
-        record = dict(row[0])
+        record = {name: value for name, value in row[0].items() if name not in self.entities}
         for name, spread in self.spread.items():
             if record.get(name) is not None:
                 record[name] = float(f"{record[name] + dice.gauss(0.0, spread):.6g}")
