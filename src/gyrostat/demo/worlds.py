@@ -6,6 +6,7 @@ import random
 import statistics
 from collections import Counter
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Protocol
 
 Row = tuple[dict[str, Any], Any]
@@ -117,7 +118,7 @@ def invent(table: Table) -> Shift:
         reach = max(seen) - min(seen) if seen else 0.0
         if reach > 0:
             amount = _round(1.1 * reach)
-            added[name] = float(max(1, round(amount))) if kind == "integer" else amount
+            added[name] = float(ceil(amount)) if kind == "integer" else amount
     if any(kind == "integer" for kind in table.numbers.values()):
         added = {n: int(a) if table.numbers[n] == "integer" else a for n, a in added.items()}
     renamed = {} if added else {name: "moved" for name in table.categories[:1]}
