@@ -19,7 +19,8 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that lets writes fail."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if not sys.platform.startswith("linux") or compiler is None:
-        pytest.skip("needs Linux and a C compiler: no write was made to fail")
+        why = "needs Linux and a C compiler: no write was made to fail"
+        pytest.fail(why) if os.environ.get("GYROSTAT_REQUIRE_SERVERS") else pytest.skip(why)
     built = tmp_path_factory.mktemp("shim") / "full.so"
     subprocess.run(
         [compiler, "-O1", "-shared", "-fPIC", "-o", str(built), str(SHIM), "-ldl"], check=True
@@ -64,7 +65,7 @@ def test_a_disk_that_fills_up_at_any_write_of_a_release_changes_nothing_of_its_r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("journal", "step"), [("wal", 1), ("rollback", 5)])
+@pytest.mark.parametrize(("journal", "step"), [("wal", 1), ("rollback", 9)])
 def test_a_disk_that_fills_up_at_each_write_of_a_release_changes_nothing_of_its_record(
     shim: Path, tmp_path: Path, journal: str, step: int
 ) -> None:
