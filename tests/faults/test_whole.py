@@ -98,12 +98,7 @@ def all_is_counted(rig: Rig) -> Iterator[None]:
     rig.wait("the hold", lambda: rig.picture()["held"])
     rig.project.resume("homes")
     rig.wait("its end", lambda: not rig.picture()["held"])
-    ids = set(rig.ids)
-    rig.wait("the log", lambda: not unlogged(rig, ids))
-    rig.wait("the counts", lambda: counted(rig) >= len(ids))
-    assert rig.failed == []
-    assert not list(rig.state.rglob("*.tmp"))
-    assert rig.project.audit_verify().facts["is_whole"]
+    nothing_was_lost(rig)
 
 
 def _mount(*arguments: str) -> bool:
@@ -165,6 +160,16 @@ def unlogged(rig: Rig, ids: set[str]) -> set[str]:
 def counted(rig: Rig) -> int:
     """Predictions in all closed seconds."""
     return sum(line["n"] for line, _ in read(rig.state / "observations" / "homes") if "n" in line)
+
+
+def nothing_was_lost(rig: Rig) -> None:
+    """No prediction failed, each that was answered is logged and counted, nothing is half there."""
+    ids = set(rig.ids)
+    rig.wait("the log", lambda: not unlogged(rig, ids))
+    rig.wait("the counts", lambda: counted(rig) >= len(ids))
+    assert rig.failed == []
+    assert not list(rig.state.rglob("*.tmp"))
+    assert rig.project.audit_verify().facts["is_whole"]
 
 
 def label(rig: Rig) -> int:
@@ -341,10 +346,5 @@ def test_a_full_disk_fails_no_prediction_loses_none_and_heals_when_space_returns
         assert rig.version() == version
     rig.wait("the processes", lambda: all(is_back(rig, name, pid) for name, pid in old.items()))
     rig.wait("the release", lambda: rig.version() > version and rig.is_at_rest())
-    ids = set(rig.ids)
-    rig.wait("the log", lambda: not unlogged(rig, ids))
-    rig.wait("the counts", lambda: counted(rig) >= len(ids))
-    assert rig.failed == []
-    assert not list(rig.state.rglob("*.tmp"))
-    assert rig.project.audit_verify().facts["is_whole"]
+    nothing_was_lost(rig)
     assert "the disk is full" not in told(rig, "status")[1]

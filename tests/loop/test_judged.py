@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -118,6 +119,16 @@ def test_another_question_takes_nothing_over(tmp_path: Path) -> None:
     other = Follower(tmp_path, "rollout")
     other.follow(*fresh("another declaration", since=5))
     assert other.place == follower.place
+
+
+def test_what_another_release_kept_otherwise_leaves_nothing_behind(tmp_path: Path) -> None:
+    segments, follower = Segments(tmp_path), Follower(tmp_path, "rollout")
+    for second in range(50):
+        segments.append(a_second(second, 1 + second // 8), {"closed": second})
+    follower.follow(*fresh())
+    content = follower.path.read_text().partition("\n")[2].replace('"of":', '"about":')
+    follower.path.write_text(hashlib.sha256(content.encode()).hexdigest() + "\n" + content)
+    assert said(Follower(tmp_path, "rollout").follow(*fresh())) == at_once(tmp_path)
 
 
 def test_what_was_kept_of_lines_that_are_gone_is_not_taken(tmp_path: Path) -> None:

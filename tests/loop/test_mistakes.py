@@ -21,6 +21,7 @@ FOUND_BY = {
     "run_kept_by_its_parent": 44, "unbound_approval": 44, "regressed_forgotten": 59, "barred_forgotten": 65,
     "reaper_kills_others": 87, "no_bar_at_the_door": 122, "tell_keyed_by_last_seq": 226, "candidate_lost": 235,
     "scheduled_by_the_clock": 335, "unbound_resume": 381, "late_counts_counted": 594,
+    "last_applied_answers": 111286, "last_applied_folded": 111286,
 }  # fmt: skip
 """The first seed whose history meets it. When the story changes, look for it again:
 `python -m tests.loop.simulation 5000 --mistake M`, or `--mistake all`."""

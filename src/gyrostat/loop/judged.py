@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import time
@@ -42,8 +43,8 @@ class Follower:
         question = json.dumps([*evidence.pair, declaration])
         if self._of is None or self._of[0] != question:
             kept = self._read(question, evidence)
-            self.place = kept if kept is not None else start_of(self.folder, since_seq)
-            self._of = (question, evidence)
+            begun, self.place = kept or (evidence, start_of(self.folder, since_seq))
+            self._of = (question, begun)
         evidence, before = self._of[1], self.place
         evidence.fold(self._lines())
         if self.place != before and time.monotonic() >= self._kept_at + KEEP_EVERY_S:
@@ -55,15 +56,17 @@ class Follower:
             self.place = place
             yield line
 
-    def _read(self, question: str, evidence: Evidence) -> Place | None:
+    def _read(self, question: str, evidence: Evidence) -> tuple[Evidence, Place] | None:
+        """What was kept of this question; what another release kept may fail halfway, so a copy takes it up."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             digest, _, content = self.path.read_text().partition("\n")
             if hashlib.sha256(content.encode()).hexdigest() != digest:
                 return None
             kept = json.loads(content)
             place = Place.from_json(kept["place"])
-            if kept["question"] == question and holds(self.folder, place):
-                return place if evidence.resume(kept["evidence"]) else None
+            resumed = copy.deepcopy(evidence)
+            if kept["question"] == question and holds(self.folder, place) and resumed.resume(kept["evidence"]):  # fmt: skip
+                return resumed, place
         return None
 
     def _keep(self, question: str, evidence: Evidence) -> None:

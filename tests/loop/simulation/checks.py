@@ -107,6 +107,16 @@ KINDS_OF_LIVES: dict[str, type[Told]] = {
 }
 
 
+@dataclass
+class Readable:
+    """The ledger as it stands, which can always be read."""
+
+    by_stream: dict[str, list[Entry]]
+
+    def tail(self, stream: str) -> list[Entry]:
+        return self.by_stream[stream]
+
+
 class Watch:
     """Follows one history. `found` is empty as long as everything holds."""
 
@@ -368,9 +378,14 @@ class Watch:
             case "applied":
                 if body["arms"] != told.routed.get(body["seq"]):
                     yield f"{e.stream} {e.seq} says applied what was not routed"
-                if body["seq"] < told.applied:
-                    yield f"{e.stream} {e.seq}: applied went back"
-                told.applied = body["seq"]
+                # A loop that was frozen may say an older one late, and nobody may be misled by it.
+                told.applied = max(told.applied, body["seq"])
+                readable: Any = Readable(self.history.by_stream)
+                served = reconcile.served_at(readable, e.stream.split("/")[1], e.at)
+                if served is None or served.body["seq"] != told.applied:
+                    yield f"{e.stream} {e.seq}: who-served went back from {told.applied} to {served and served.body['seq']}"
+                if told.facts.applied != told.applied:
+                    yield f"{e.stream} {e.seq}: what is applied went back from {told.applied} to {told.facts.applied}"
 
     def _release(self, e: Entry, told: Production, before: Any, where: str) -> Iterator[str]:
         facts, history = told.facts, self.history

@@ -88,6 +88,17 @@ def _say(facts: Any, say: Say, seen: Any, now: float, more: dict[str, Any]) -> N
     more["ledger"].append(facts.stream, draft, expect_seq=facts.seq, fence=more["fence"])
 
 
+def last_applied_answers(served_at: Original, ledger: Any, model: str, at: float) -> Any:
+    """Takes the last entry for what is served, though a frozen loop may have said it."""
+    said = [e for e in ledger.tail(f"production/{model}") if e.kind == "applied" and e.at <= at]
+    return said[-1] if said else served_at(ledger, model, at)
+
+
+def last_applied_folded(fold: Original, facts: Any, entry: Any) -> Any:
+    after = fold(facts, entry)
+    return replace(after, applied=entry.body["seq"]) if entry.kind == "applied" else after
+
+
 # keys
 
 
@@ -380,6 +391,8 @@ MISTAKES: dict[str, Sequence[Wrapped | Replaced]] = {
             production.TRANSITIONS | {(s, "superseded"): State.KEEPING for s in IN_TRAFFIC},
         ),
     ],
+    "last_applied_answers": [Wrapped(reconcile, "served_at", last_applied_answers)],
+    "last_applied_folded": [Wrapped(production, "fold", last_applied_folded)],
     "unrecorded_evidence": [Wrapped(run, "judge", unrecorded_evidence)],
     "wall_clock": [Wrapped(reconcile, "step", undated)],
 }
