@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 from gyrostat.errors import ConflictError, FencedError, MalformedEntryError
 from gyrostat.ledger.chain import seal
@@ -21,7 +22,7 @@ class MemoryLedger:
         self.log: list[Entry] = []
         self.by_stream: dict[str, list[Entry]] = {}
         self.keys: dict[tuple[str, str], Entry] = {}
-        self.folded: dict[str, tuple[int, str]] = {}
+        self.folded: dict[str, tuple[int, bytes]] = {}
         self.over: set[str] = set()
         self.leases: dict[str, tuple[str, int, float]] = {}
 
@@ -58,7 +59,7 @@ class MemoryLedger:
         if draft.key is not None:
             self.keys[stream, draft.key] = e
         if head is not None:
-            self.folded[stream] = e.seq - 1, json.dumps(head)
+            self.folded[stream] = e.seq - 1, msgspec.json.encode(head)
         if is_last:
             self.over.add(stream)
         return e
@@ -99,9 +100,9 @@ class MemoryLedger:
         """See `ports.Ledger`."""
         names = self.streams() if stream is None else [stream] if stream in self.by_stream else []
         return [
-            (s, seq, json.loads(facts))
+            (s, seq, msgspec.json.decode(facts))
             for s in names
-            for seq, facts in [self.folded.get(s, (0, "{}"))]
+            for seq, facts in [self.folded.get(s, (0, b"{}"))]
         ]
 
     def acquire(self, name: str, owner: str, *, ttl_s: float) -> int | None:
