@@ -133,6 +133,8 @@ def _model(name: str, m: dict[str, Any], *, is_past: bool) -> list[str]:
     n = m["next"]
     if not is_past:
         wanted = f"a run is wanted ({n['wanted']}); " if n["wanted"] and not running else ""
+        if wanted and n["frees_at"]:
+            wanted = f"a run is wanted ({n['wanted']}) and waits for the budget until {_local(n['frees_at'])}, or until retraining.budget is raised; "
         lines.append(
             f"       next       {wanted}retrains on {', '.join(n['triggers']) or 'nothing by itself'}; {n['left']} of {n['budget']} runs left"
         )

@@ -1,7 +1,10 @@
-"""Who follows a run is told when nobody goes on with it."""
+"""Who follows a run is told when nobody goes on with it, and what it waits for."""
 
 from types import SimpleNamespace
 
+from processes.projects import AtRest
+
+import gyrostat
 from gyrostat.processes import following
 
 
@@ -25,3 +28,30 @@ def test_a_loop_that_is_just_started_again_is_no_news(monkeypatch):
 
 def test_a_loop_in_the_own_process_needs_no_up(monkeypatch):
     assert looks({}, monkeypatch, is_up=False) == []
+
+
+def test_a_run_without_up_waits_for_the_budget_says_so_and_starts_when_it_is_raised(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(following, "WAIT_S", 0.2)
+    file = AtRest(tmp_path).root / "config" / "config.yaml"
+    text, lines = file.read_text(), []
+    file.write_text(text.replace("4 per day", "1 per day"))
+
+    def say(line):
+        lines.append(line)
+        if "the budget of 1 runs is used up" in line:
+            file.write_text(text)
+
+    def run():
+        return following.run(
+            gyrostat.Project(tmp_path), "wine", wait=True, key=None, refused_ok=False, reason="", actor="kim", say=say,
+        )  # fmt: skip
+
+    run()
+    assert not any("budget" in line for line in lines)
+    told = run()
+    assert sum("the budget of 1 runs" in line for line in lines) == 1
+    assert "winequality-red.csv" in told.lines[0], (
+        told
+    )  # its own fault, not a declaration that nobody kept

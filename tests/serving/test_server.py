@@ -100,6 +100,17 @@ def test_a_body_over_the_limit_is_refused_from_its_length_before_it_is_read(benc
         assert link.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_sends_all_before_it_listens_hears_the_refusal_too(bench, version):
+    bench.route(arm(bench.bundle(5.0)))
+    server = bench.serve(max_body_bytes=5000)
+    with socket.create_connection(server.address, timeout=20) as link:
+        head = f"POST /invocations HTTP/{version}\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        link.sendall(head.encode() + b"Content-Length: 50000000\r\n\r\n" + b" " * 50_000_000)
+        answer = b"".join(iter(lambda: link.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_chunked_body_over_the_limit_is_refused_while_it_is_read(bench):
     bench.route(arm(bench.bundle(5.0)))
     server = bench.serve(max_body_bytes=5000)

@@ -210,7 +210,7 @@ def _next(f: retraining.Facts, settings: config.ModelSettings, now: float) -> di
         "scheduled_for": times.iso(due) if f.schedules and (due := next_due(terms.schedules, f.scheduled_at)) < inf else None, "left": max(0, terms.budget - len(recent)), "budget": terms.budget,
         "cools_until": times.iso(f.ended_at + terms.cooldown_s) if f.run and f.ended_at + terms.cooldown_s > now else None,
         "wanted": f.by if f.wanted else None,
-        "frees_at": times.iso(recent[0] + terms.budget_window_s) if recent else None,
+        "frees_at": times.iso(free_at) if (free_at := retraining.frees_at(f, terms, now)) else None,
     }  # fmt: skip
 
 

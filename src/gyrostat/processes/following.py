@@ -14,16 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gyrostat import config
 from gyrostat.errors import GyrostatError, TakenError
 from gyrostat.ledger import times, words
 from gyrostat.loop import overview, reconcile
 from gyrostat.processes import runfiles
 from gyrostat.processes.supervisor import MODULES, Child
+from gyrostat.retraining import life as retraining
 from gyrostat.rollout.states import IN_TRAFFIC
 from gyrostat.terms import Draft, Entry, Told
 
 if TYPE_CHECKING:
-    from gyrostat import config
     from gyrostat.ledger.sqlite import SqliteLedger
 
 Say = Callable[[str], None]
@@ -167,7 +168,7 @@ def run(
             (f"{opened or 'a run'}, asked by {actor} ({asked.ref})",),
             {"run": opened, "entry": asked.ref, "is_followed": False},
         )
-    with contextlib.nullcontext() if is_up else _own_loop(project, model, say):
+    with contextlib.nullcontext() if is_up else _own_loop(project, model, actor):
         return _follow(project, model, asked, actor, say, is_up=is_up, refused_ok=refused_ok)
 
 
@@ -179,6 +180,22 @@ def _run_of(project: Opened, model: str, asked: Entry) -> str | None:
     return opened[0].outputs[0] if opened else None
 
 
+def _why_it_waits(project: Opened, model: str) -> str:
+    """What keeps a run that was asked for from being opened; empty: nothing does."""
+    ledger = project.ledger
+    facts = reconcile.facts_of(ledger, f"retraining/{model}")
+    terms = project.loaded.declaration.models[model].retraining
+    free_at = retraining.frees_at(facts, terms, ledger.now())
+    if facts.state is retraining.State.RUNNING:
+        return f"{retraining.run_stream(facts, facts.run)} is open; this one starts after it."
+    if free_at:
+        return (
+            f"the budget of {terms.budget} runs is used up (retraining.budget in config/config.yaml); this one starts at "
+            f"{times.local(free_at)}, or as soon as the budget is raised."
+        )
+    return ""
+
+
 def _wait_for_run(project: Opened, model: str, asked: Entry, *, patience_s: float) -> str | None:
     deadline = time.monotonic() + patience_s
     while (found := _run_of(project, model, asked)) is None and time.monotonic() < deadline:
@@ -187,11 +204,12 @@ def _wait_for_run(project: Opened, model: str, asked: Entry, *, patience_s: floa
 
 
 @contextlib.contextmanager
-def _own_loop(project: Opened, model: str, say: Say) -> Iterator[None]:
+def _own_loop(project: Opened, model: str, actor: str) -> Iterator[None]:
     """The loop in this process, for retraining and runs only: a release needs servers, so it waits for `up`."""
     from gyrostat_runtime import keys
 
     from gyrostat.loop.assemble import Declarations, LocalWorld
+    from gyrostat.loop.declare import declare
 
     lock = runfiles.Lock(project.state, "loop")
     if not lock.take():
@@ -200,14 +218,29 @@ def _own_loop(project: Opened, model: str, say: Say) -> Iterator[None]:
         )
     project.ledger.expire_leases()
     keys.create_keys(project.state / "keys")
-    declarations = Declarations(lambda: project.loaded)
+    watched = config.Watched(project.root)
+    declarations = Declarations(lambda: watched.loaded)
     world = LocalWorld(project.root, project.state, declarations)
     runner = reconcile.Runner(
         project.ledger, world, declarations.terms(), lambda: [model], f"run-{os.getpid()}-{int(time.time())}", poll_s=0.1,
         only=lambda stream: not stream.startswith("production/"),
     )  # fmt: skip
     stop = threading.Event()
-    thread = threading.Thread(target=runner.run, args=(lambda: False, stop), daemon=True)
+
+    is_owed = False
+
+    def tick() -> bool:
+        nonlocal is_owed
+        is_owed |= watched.has_changed()
+        if is_owed:
+            with contextlib.suppress(
+                GyrostatError, OSError
+            ):  # the ledger is busy: at the next look
+                declare(project.ledger, watched.loaded, actor)
+                is_owed = False
+        return False
+
+    thread = threading.Thread(target=runner.run, args=(tick, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -247,7 +280,7 @@ def _follow(
     refused_ok: bool,
 ) -> Told:
     ledger, stream, after, began = project.ledger, None, 0, time.monotonic()
-    told_wait, alive = 0.0, _Alive(project, say if is_up else None)
+    told_wait, alive = "", _Alive(project, say if is_up else None)
     while stream is None:
         stream = _run_of(project, model, asked)
         if stream is None:
@@ -260,12 +293,12 @@ def _follow(
                     {"run": None, "outcome": "skipped"},
                     0 if refused_ok else 1,
                 )
-            if time.monotonic() - told_wait > 5:
-                told_wait = time.monotonic()
-                if told_wait - began > 4:
-                    say(
-                        "  wait  another run is open, or the budget is used up; this one starts after it   Ctrl-C leaves it asked for"
-                    )
+            waits = (
+                _why_it_waits(project, model) if time.monotonic() - began > WAIT_S else told_wait
+            )
+            if waits != told_wait:
+                told_wait = waits
+                say(f"  wait  {waits}   Ctrl-C leaves it asked for")
             alive.look()
             time.sleep(POLL_S)
     say(f"{stream}, asked by {actor}")

@@ -178,15 +178,19 @@ def _run(f: Facts, terms: RetrainingSettings, now: float) -> Action:
         return Say("run_ended", (run_stream(f, f.run),)) if f.is_closed else Wait(now + DAY_S)
     if not f.wanted:
         return Wait(now + DAY_S)
-    if (
-        0 < terms.budget <= len(f.openings)
-        and now < (oldest := f.openings[-terms.budget]) + terms.budget_window_s
-    ):
-        free_at = oldest + terms.budget_window_s
+    if free_at := frees_at(f, terms, now):
         return Wait(free_at) if f.is_patient else Say("skipped", cause="budget")
     if f.run and now < f.ended_at + terms.cooldown_s and not f.is_urgent:
         return Wait(f.ended_at + terms.cooldown_s)
     return Say("run_opened", outputs=(run_stream(f, f.run + 1),), cause=f.why or f.by)
+
+
+def frees_at(f: Facts, terms: RetrainingSettings, now: float) -> float | None:
+    """When the budget, used up now, allows the next run; None while it allows one."""
+    if not 0 < terms.budget <= len(f.openings):
+        return None
+    free_at = f.openings[-terms.budget] + terms.budget_window_s
+    return free_at if now < free_at else None
 
 
 def thaw(kept: dict[str, Any]) -> Facts:

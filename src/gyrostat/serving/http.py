@@ -45,6 +45,7 @@ class HotProtocol(HttpToolsProtocol):
         self._key = b""
         self._is_ending = False
         self._is_arriving = False
+        self._closes_after = False
         self._late: asyncio.TimerHandle | None = None
 
     # ---- the parser's callbacks ----
@@ -81,6 +82,7 @@ class HotProtocol(HttpToolsProtocol):
         self._is_arriving = False
         if self._hot is None:
             super().on_message_complete()
+            self._close_if_asked()
             return
         model = self._hot_model
         if self.transport.is_closing():
@@ -88,6 +90,7 @@ class HotProtocol(HttpToolsProtocol):
         elif model is None or not model.is_inline or self.flow.write_paused:
             self._replay()
             super().on_message_complete()
+            self._close_if_asked()
         else:
             body, self._hot = b"".join(self._hot), None
             try:
@@ -179,8 +182,16 @@ class HotProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        # A body that is refused may still be on its way: closed before it is here, the client meets a reset, not the answer.
+        self._closes_after, self.cycle.keep_alive = not self.cycle.keep_alive, True
         if self._is_ending:
             super().shutdown()  # answered, then closed
+
+    def _close_if_asked(self) -> None:
+        if self._closes_after:
+            self._closes_after, self.cycle.keep_alive = False, False
+            if self.cycle.response_complete:
+                self.transport.close()
 
     def _replay(self) -> None:
         parts, self._hot = self._hot or [], None
