@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from .history import History
 from .shrink import shrink
 from .world import DAY
 
+PROGRESS_S = 20.0
 HOLDS = {
     "I1": "whoever answered was routed then",
     "I2": "one champion at any time, and one arm for each bundle",
@@ -76,7 +78,11 @@ def explore(first: int, n: int, jobs: int) -> int:
     began, cpu_s, n_failed, n_entries, n_faults = time.perf_counter(), 0.0, 0, 0, 0
     tried: Counter[str] = Counter()
     reached: Counter[str] = Counter()
-    for told in _told(range(first, first + n), jobs):
+    told_at = began
+    for done, told in enumerate(_told(range(first, first + n), jobs), 1):
+        if (now := time.perf_counter()) - told_at > PROGRESS_S:
+            told_at, left_s = now, (now - began) / done * (n - done)
+            print(f"{done:,} of {n:,} · {n_failed} failed · about {left_s / 60:.0f} min left", file=sys.stderr, flush=True)  # fmt: skip
         if told.harm:
             n_failed += 1
             print(_failed(told, is_shrunk=n_failed <= 3), flush=True)
