@@ -237,9 +237,25 @@ class Project:
             f"the disk is full ({free / 1e6:,.1f} MB free): no work begins, what cannot be written waits"
         ]
         why = self.ledger.why_not_writable()
-        return (full if free < ROOM_BYTES else []) + (
-            [f"nothing can be put on record now: {why}"] if why else []
-        )
+        return [
+            *(full if free < ROOM_BYTES else []),
+            *([f"nothing can be put on record now: {why}"] if why else []),
+            *self._unreplaced(),
+        ]
+
+    def _unreplaced(self) -> list[str]:
+        """Servers of an `up` that is gone."""
+        from gyrostat.processes import runfiles
+
+        running = self.processes()
+        before = runfiles.of_an_earlier_up(running)
+        ours = [n for n in running if n.startswith("server") and n not in before]
+        log = self.state / "run" / f"{ours[0] if ours else 'server'}.log"
+        return [
+            f"{name} of an earlier `gyrostat up` still answers: the new {' and '.join(ours) or 'server'} "
+            f"cannot yet (see {log})"
+            for name in before
+        ]
 
     def _time(self, text: str) -> float:
         try:
@@ -954,7 +970,14 @@ class Project:
 
         from gyrostat.loop.declare import declare
         from gyrostat.processes import following, handover, runfiles
-        from gyrostat.processes.supervisor import Child, Supervisor, bind, settle, take_over
+        from gyrostat.processes.supervisor import (
+            Child,
+            Supervisor,
+            bind,
+            next_generation,
+            settle,
+            take_over,
+        )
 
         declaration, state, actor = self.loaded.declaration, self.state, whoami()
         lock = runfiles.Lock(state, "up")
@@ -962,7 +985,8 @@ class Project:
         try:
             runfiles.write(state, "up")
             port = port or declaration.server.port
-            handed = take_over(state) | handover.inherited()
+            handed, before = take_over(state)
+            handed |= handover.inherited()
             settle(state)
             control_port = control_port or declaration.control_port
             server = handed.pop(port, None) or bind(
@@ -990,9 +1014,9 @@ class Project:
             stop = threading.Event()
 
             def children() -> list[Child]:
-                return following.children(self, server, control, actor)
+                return following.children(self, server, control, actor, next_generation(before))
 
-            supervisor = Supervisor(state, children(), say, stop, children)
+            supervisor = Supervisor(state, children(), say, stop, children, list(before))
             _stop_on_signals(stop)
             say(
                 f"gyrostat {_version()}  {', '.join(declaration.models)}  control room http://127.0.0.1:{control.getsockname()[1]}  "
@@ -1037,7 +1061,7 @@ class Project:
         declaration = self.loaded.declaration
         host = host or declaration.server.host
         token, vertex = token_for(host, os.environ), Vertex.from_environ(os.environ)
-        if "server-0" in self.processes():
+        if any(name.startswith("server") for name in self.processes()):
             raise TakenError("The model server runs already (`gyrostat up`). Nothing was started.")
         sock = bind(
             host,

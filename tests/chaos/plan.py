@@ -1,8 +1,8 @@
 """Where a process kills itself: it passes points, and at those whose turn it is, it dies.
 
 A point is a name; it kills once: what was passed stands in a file that outlives the process. The plan is
-`chaos.WHO.json` in the project: `{"every": 3, "phase": 0, "only": ""}` kills at each third point, as points come up, of
-those with `only` in their name. No file, no kills; the points are noted all the same.
+`chaos.WHO.json` in the project: `{"every": 3, "phase": 0, "only": [""]}` kills at each third point, as points come up, of
+those with one of `only` in their name. No file, no kills; the points are noted all the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ class Plan:
 
     def at(self, point: str) -> None:
         """Note a point, and die there if it is its turn and it has not killed before."""
-        known, plan = self.points(), {"every": 0, "only": ""}
+        known, plan = self.points(), {"every": 0, "only": [""]}
         with contextlib.suppress(FileNotFoundError):
             plan = json.loads(self.plan.read_text())
-        if point in known or plan["only"] not in point:
+        if point in known or not any(word in point for word in plan["only"]):
             return
         with self.seen.open("a") as file:
             file.write(f"{point}\n")
@@ -72,7 +72,7 @@ class Plan:
         path = self.seen.with_suffix(".kills")
         return path.read_text().splitlines() if path.exists() else []
 
-    def make(self, every: int, phase: int = 0, only: str = "") -> None:
+    def make(self, every: int, phase: int = 0, only: Sequence[str] = ("",)) -> None:
         """Kill at each `every`-th point from now on, whatever was passed before; 0: no more."""
         if every:
             self.seen.unlink(missing_ok=True)

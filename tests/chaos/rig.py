@@ -198,19 +198,11 @@ class Rig:
                 continue
             failed = (began, time.time() - began, repr(error))
             self._over.wait(0.5)  # until it is known who died
-            self._is_down |= self._is_nobody_there(since=began)
+            self._is_down |= "server" not in {what for what, _ in self.processes()}
             if is_owed and self._is_down:
                 self.n_lost += 1
             elif is_owed:
                 self.failed.append(failed)
-
-    def _is_nobody_there(self, since: float) -> bool:
-        """Whether no server lives, and the `up` that held their socket has died.
-
-        One that is killed while it replaces the servers of another takes the socket with it.
-        """
-        running = {what for what, _ in self.processes()}
-        return "server" not in running and ("supervisor" not in running or self.starts[-1] > since)
 
     def _measure(self) -> None:
         """See after each kill when things are there again."""
@@ -234,14 +226,15 @@ class Rig:
         try:
             match what:
                 case "answers":
-                    pid, since = self.pids()["server-0"], (self.state / "run" / "server-0.json")
-                    return pid != kill.pids["server-0"] and self._answered > since.stat().st_mtime
+                    new = self.servers() - set(kill.pids.values())
+                    born = [psutil.Process(pid).create_time() for pid in new]
+                    return any(self._answered > at for at in born)
                 case "acts":
                     pid = int((self.folder / "chaos.loop.acts").read_text())
                     return pid != kill.pids["loop"] and pid == self.pids()["loop"]
             live = self.state / "observations" / "homes" / "live.json"
             return live.stat().st_mtime > kill.at
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, psutil.Error):
             return False
 
     def pids(self) -> dict[str, int]:
@@ -251,6 +244,10 @@ class Rig:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 found[path.stem] = json.loads(path.read_bytes())["pid"]
         return found
+
+    def servers(self) -> set[int]:
+        """Those that the supervisor wrote down."""
+        return {pid for name, pid in self.pids().items() if name.startswith("server")}
 
     def processes(self) -> list[tuple[str, int]]:
         """Everything of the project that runs now, by what it is."""

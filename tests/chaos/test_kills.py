@@ -55,7 +55,7 @@ def test_deaths_of_up_in_one_release_change_nothing_of_its_record_and_fail_no_re
     """It dies before it writes down itself, and each child that it has just started."""
     plan, run, n_asked = rig.plan("supervisor"), rig.run() + 1, rig.n_asked
     before, version = rig.project.ledger.position(), rig.version()
-    plan.make(every=1, only="the run file of")
+    plan.make(every=1, only=["the run file of"])
     rig.ask_for(4.0)
     rig.kill_one("supervisor")
     rig.wait("its deaths", lambda: len(plan.kills()) == 5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from gyrostat.loop.reconcile import Terms
 from gyrostat.observations import DAMAGED, ROLLOUT
 from gyrostat.observations import evidence as evidence_of
 from gyrostat.rollout.evidence import Evidence
+from gyrostat.serving.receipts import receipts
 
 Current = Callable[[], config.Loaded]
 log = logging.getLogger(__name__)
@@ -118,13 +118,12 @@ class LocalWorld:
             return None
 
     def _served(self, model: str) -> int | None:
-        """The seq that every living server worker answers by; None while none lives."""
-        found = []
-        for path in (self.state / "routes" / f"{model}.applied").glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                applied = json.loads(path.read_bytes())
-                os.kill(applied["pid"], 0)
-                found.append(applied["seq"] if applied["epoch"] == self.epoch else 0)
+        """The seq that every server answers by that lives and takes requests; None while there is none."""
+        found = [
+            receipt.seq if receipt.epoch == self.epoch else 0
+            for receipt in receipts(self.state, model)
+            if not receipt.waits and receipt.is_living
+        ]
         if found:
             return min(found)
         # Before the first routes a server that lives has applied nothing: the file is what it will read.

@@ -377,11 +377,17 @@ def _processes(running: dict[str, runfiles.RunFile]) -> Iterator[Finding]:
         )
         yield Finding("processes", "warning", what, "gyrostat up")
         return
-    gone = [name for name in ("loop", "monitor", "control", "server-0") if name not in running]
+    kinds = ("loop", "monitor", "control", "server")
+    gone = [kind for kind in kinds if not any(name.startswith(kind) for name in running)]
     if gone:
         yield Finding(
             "processes", "warning", f"{', '.join(gone)} does not run just now", "gyrostat doctor"
         )
+    for name in runfiles.of_an_earlier_up(running):
+        yield Finding(
+            "processes", "warning",
+            f"{name} of an earlier `gyrostat up` still answers: the new server cannot yet (see run/server*.log)", "gyrostat status",
+        )  # fmt: skip
     other = {run.release for run in running.values()} - {__version__}
     if other:
         yield Finding(

@@ -67,9 +67,17 @@ class Opened(Protocol):
 
 
 def children(
-    project: Opened, server: socket.socket, control: socket.socket, actor: str
+    project: Opened,
+    server: socket.socket,
+    control: socket.socket,
+    actor: str,
+    generation: str = "",
 ) -> list[Child]:
-    """The processes of `up`: servers first, so that what is on disk answers at once."""
+    """The processes of `up`: servers first, so that what is on disk answers at once.
+
+    Args:
+        generation: What tells our servers from those of an earlier `up` that still answer.
+    """
     declaration, state = project.loaded.declaration, str(project.state)
     port = server.getsockname()[1]
     serving = {
@@ -88,10 +96,10 @@ def children(
     root = str(project.root)
     servers = [
         Child(
-            f"server-{n}", MODULES["server"],
-            ["--state", state, "--worker", f"server-{n}", "--fd", str(server.fileno()), "--settings", json.dumps(serving)], (server,),
+            name, MODULES["server"],
+            ["--state", state, "--worker", name, "--fd", str(server.fileno()), "--settings", json.dumps(serving)], (server,),
         )
-        for n in range(declaration.server.workers)
+        for name in (f"server-{n}{generation}" for n in range(declaration.server.workers))
     ]  # fmt: skip
     return [
         *servers,

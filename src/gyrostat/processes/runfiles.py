@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def alive(state: Path) -> dict[str, RunFile]:
     return {run.name: run for run in found if run and run.is_alive}
 
 
+def of_an_earlier_up(running: dict[str, RunFile]) -> list[str]:
+    """Names of servers that no `up` keeps which runs now: they answer until its own do."""
+    up, found = running.get("up"), []
+    for name, run in running.items():
+        with contextlib.suppress(psutil.Error):
+            if up and name.startswith("server") and psutil.Process(run.pid).ppid() != up.pid:
+                found.append(name)
+    return found
+
+
 def remove(state: Path, name: str) -> None:
     """Forget who ran as `name`."""
     (state / "run" / f"{name}.json").unlink(missing_ok=True)
@@ -120,10 +131,15 @@ class Lock:
 def end(*runs: RunFile, grace_s: float = 8.0) -> None:
     """End processes together and wait for them: SIGTERM, and SIGKILL after `grace_s`. Their own children end with them (see there)."""
     for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        for run in runs:
-            if run.is_alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(run.pid, number)
+        signal_all(runs, number)
         deadline = time.monotonic() + patience_s
         while any(run.is_alive for run in runs) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def signal_all(runs: Iterable[RunFile], number: int) -> None:
+    """Send a signal to those that live."""
+    for run in runs:
+        if run.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(run.pid, number)

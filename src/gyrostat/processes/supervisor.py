@@ -1,14 +1,14 @@
 """What `gyrostat up` is: it binds the sockets, starts the processes by module name, and keeps them.
 
 Every process may die alone and comes back; predictions do not depend on this one either: the server holds the listening
-socket too. What an earlier supervisor left behind is ended first, so one process tree never mixes two releases; the
-listening socket is taken over from it before (see `handover`), so connections wait meanwhile, and none is refused.
+socket too. What an earlier supervisor left behind is ended first, so that nobody acts whom this one does not keep; its
+servers last: they answer until those of this one do, on the same socket (see `handover`). So at each instant somebody
+lives who listens, whichever of the two supervisors dies.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -26,6 +26,8 @@ from gyrostat_runtime import flight, log
 
 from gyrostat.errors import TakenError
 from gyrostat.processes import handover, runfiles
+from gyrostat.processes.runfiles import RunFile
+from gyrostat.serving import receipts
 
 RESTART_AFTER_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 STABLE_S = 30.0
@@ -41,6 +43,8 @@ MODULES = {
 """What each kind of child runs, in the order in which they are ended: first who acts, last who answers."""
 MARK = "GYROSTAT_UP"
 """In the environment of each child: the state folder that it works for."""
+GENERATIONS = ("", "b")
+"""What follows the number in a server's name: servers that replace others live beside them for a while."""
 
 
 @dataclass
@@ -111,9 +115,13 @@ class Supervisor:
     stop: threading.Event = field(default_factory=threading.Event)
     refresh: Callable[[], list[Child]] = list
     """What should run by the declaration in force, looked at each second; nothing: what runs now."""
+    before: list[RunFile] = field(default_factory=list)
+    """Servers of an earlier supervisor, which answer until ours do."""
     release: str = field(default_factory=handover.installed)
     upgraded_to: str = ""
     """The release that was installed meanwhile; then everything has ended."""
+    _before_until: float = 0.0
+    """When those that were told to end are killed; 0: not told yet."""
     _refreshed: float = 0.0
     _looked: float = 0.0
     _listened: float = 0.0
@@ -133,9 +141,28 @@ class Supervisor:
                 self._look_for_hung()
                 for child in list(self.children):
                     self._keep(child)
+                self._replace()
                 self._seal_rest()
         finally:
             self._end_all()
+
+    def _replace(self) -> None:
+        """End the servers of before once all of ours answer; until then they stay, however long that takes."""
+        if not self.before:
+            return
+        ours = [child for child in self.children if child.name.startswith("server")]
+        if not self._before_until and all(self._is_at_work(child) for child in ours):
+            self.say(f"{', '.join(run.name for run in self.before)} of an earlier `up` ends: ours answers")  # fmt: skip
+            self._before_until = time.monotonic() + END_S
+            runfiles.signal_all(self.before, signal.SIGTERM)
+        if self._before_until and time.monotonic() > self._before_until:
+            runfiles.signal_all(self.before, signal.SIGKILL)
+        for run in [run for run in self.before if not run.is_alive]:
+            self.before.remove(run)
+            self._seal(run.name)
+            runfiles.remove(self.state, run.name)
+        if not self.before:
+            receipts.forget(self.state, but={child.name for child in ours})
 
     def _follow_declaration(self) -> None:
         """Start anew, one after the other, what runs by an older declaration; a server only when all others answer."""
@@ -159,14 +186,7 @@ class Supervisor:
             return False
         if not child.name.startswith("server"):
             return True
-        for routes in (self.state / "routes").glob("*.json"):
-            try:
-                said = (routes.with_suffix(".applied") / f"{child.name}.json").read_bytes()
-                if json.loads(said)["pid"] != child.process.pid:
-                    return False
-            except (OSError, ValueError, KeyError):
-                return False
-        return True
+        return receipts.is_at_work(self.state, child.name, child.process.pid)
 
     def _compare(self, wanted: dict[str, Child]) -> None:
         if not wanted:
@@ -342,6 +362,9 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
             runfiles.remove(self.state, child.name)
+        runfiles.end(*self.before)
+        for run in self.before:
+            runfiles.remove(self.state, run.name)
         settle(self.state)
 
 
@@ -356,21 +379,51 @@ def settle(state: Path) -> int:
     return n_owed
 
 
-def take_over(state: Path) -> dict[int, socket.socket]:
-    """End what an earlier supervisor started and could not end, servers last; its listening sockets, by port."""
+def take_over(state: Path) -> tuple[dict[int, socket.socket], list[RunFile]]:
+    """What an earlier supervisor started and could not end: its listening sockets, by port, and the servers that answer.
+
+    All else is ended. Nobody but these servers listens until ours do, so whoever ends them has ours at work first.
+    """
     left = [r for n, r in runfiles.alive(state).items() if n.startswith(tuple(MODULES))]
     known = {run.pid for run in left}
     left += [run for run in _marked(state) if run.pid not in known]
     servers = [run for run in left if run.name.startswith("server")]
     sockets = handover.of_servers(state, servers)
+    stay = _that_answer(state, servers) if sockets else []
     runfiles.end(*[run for run in left if run not in servers])
-    runfiles.end(*servers)
+    runfiles.end(*[run for run in servers if run not in stay])
     for run in left:
-        runfiles.remove(state, run.name)
-    return sockets
+        if run not in stay:
+            runfiles.remove(state, run.name)
+        elif run.pid not in known:
+            with contextlib.suppress(psutil.Error, OSError):
+                runfiles.write(state, run.name, pid=run.pid)
+    return sockets, stay
 
 
-def _marked(state: Path) -> list[runfiles.RunFile]:
+def next_generation(before: list[RunFile]) -> str:
+    """The ending of names for servers that start beside these: one that none of them has."""
+    taken = {_generation(run) for run in before}
+    return next(ending for ending in GENERATIONS if ending not in taken)
+
+
+def _generation(run: RunFile) -> str:
+    return GENERATIONS[run.name.endswith(GENERATIONS[1])]
+
+
+def _that_answer(state: Path, servers: list[RunFile]) -> list[RunFile]:
+    """One generation: where two live, the newer once it is at work, for then the older may be ending already."""
+    by_age = sorted(servers, key=lambda run: run.started_at)
+    both = [
+        [r for r in by_age if _generation(r) == g] for g in dict.fromkeys(map(_generation, by_age))
+    ]
+    for runs in reversed(both):
+        if all(receipts.is_at_work(state, run.name, run.pid) for run in runs):
+            return runs
+    return both[0] if both else []
+
+
+def _marked(state: Path) -> list[RunFile]:
     """Children whose supervisor died before it could write down their pid, found by what they run and for whom."""
     names, found = {module: name for name, module in MODULES.items()}, []
     for process in psutil.process_iter():
@@ -378,6 +431,7 @@ def _marked(state: Path) -> list[runfiles.RunFile]:
             command = process.cmdline()
             name = names.get(command[2]) if command[1:2] == ["-m"] and command[2:] else None
             if name and process.environ().get(MARK) == str(state):
-                started = process.create_time()
-                found.append(runfiles.RunFile(name, process.pid, started, release=""))
+                if "--worker" in command:
+                    name = command[command.index("--worker") + 1]
+                found.append(RunFile(name, process.pid, process.create_time(), release=""))
     return found

@@ -21,6 +21,7 @@ from gyrostat_runtime.flight import InFlight
 from gyrostat_runtime.session import Session, typical_rows
 
 from gyrostat.serving.arms import BadRoutesError, Loaded, Routes, Served
+from gyrostat.serving.receipts import folder, receipts, started_at
 
 _log = logging.getLogger(__name__)
 POLL_S = 0.05
@@ -31,7 +32,8 @@ class Receiver:
 
     Runs on the event loop; bundles are opened in other threads. A file that cannot be served leaves what is served as
     it is, and the refusal is written beside it. What was applied is written with its routes, so that a restart
-    answers the same even where the file itself is gone or names a bundle that is refused.
+    answers the same even where the file itself is gone or names a bundle that is refused. Until it is opened, its
+    receipts say that this server takes no requests.
     """
 
     def __init__(
@@ -48,14 +50,16 @@ class Receiver:
         self.refused: dict[str, Any] = {}
         """`refused` and `cause` of the routes that were refused last; empty once others were applied."""
         self._file = state / "routes" / f"{model}.json"
-        self._applied_file = state / "routes" / f"{model}.applied" / f"{worker}.json"
+        self._applied_file = folder(state, model) / f"{worker}.json"
         self._opener = opener
         self._opening: dict[str, asyncio.Task[Loaded]] = {}
         self._open: dict[str, Loaded] = {}
         self._seen: tuple[int, int, int] | None = None
         self._applying: asyncio.Task[None] | None = None
         self._floor = (0, 0)
-        """Place of the routes that were applied last, also by an earlier process of this name."""
+        """Place of the routes that were applied last, also by an earlier process or another server."""
+        self._is_open = False
+        self._said: dict[str, Any] = {}
         self._unwritten: dict[str, Any] | None = None
 
     async def start(self) -> None:
@@ -71,6 +75,20 @@ class Receiver:
             await self._apply(last)
             if self.served is not None and refused:
                 self._refuse(refused["refused"], refused["cause"])
+
+    @property
+    def may_open(self) -> bool:
+        """Whether requests are answered here at least as well as elsewhere: it serves, or no other server does."""
+        return self.served is not None or not any(
+            r.server != self.worker and r.seq and not r.waits and r.is_living
+            for r in receipts(self.state, self.model)
+        )
+
+    def open(self) -> None:
+        """Requests come in from now on; said before the first does, for the loop counts on who answers by what."""
+        self._is_open = True
+        if self._said:
+            self._write(self._said)
 
     async def keep(self) -> None:
         """Follow the routes file until cancelled."""
@@ -143,7 +161,6 @@ class Receiver:
                 "epoch": routes.epoch,
                 "seq": routes.seq,
                 "at": at,
-                "pid": os.getpid(),
                 "routes": routes.raw,
             },
         )
@@ -210,21 +227,18 @@ class Receiver:
                 "epoch": routes.epoch,
                 "seq": routes.seq,
                 "at": self.served.applied_at,
-                "pid": os.getpid(),
                 "routes": routes.raw,
             }
-        elif (old := self._read_applied()) is not None:
+        elif (old := self._last_applied()) is not None:
             # The last good routes stay on record, but this process does not serve them yet.
-            applied = {
-                "epoch": 0,
-                "seq": 0,
-                "at": time.time(),
-                "pid": os.getpid(),
-                "routes": old.get("routes"),
-            }
+            applied = {"epoch": 0, "seq": 0, "at": time.time(), "routes": old.raw}
         self._write(applied | self.refused)
 
-    def _write(self, value: dict[str, Any]) -> None:
+    def _write(self, said: dict[str, Any]) -> None:
+        self._said = said
+        value = said | {"pid": os.getpid(), "started_at": started_at()}
+        if not self._is_open:
+            value["waits"] = True
         try:
             self._applied_file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._applied_file, json.dumps(value, allow_nan=False).encode())
@@ -233,22 +247,15 @@ class Receiver:
             # A full disk stops no prediction; the receipt is late, and said as soon as it can be.
             if self._unwritten is None:
                 _log.warning("%s: the receipt cannot be written: %s", self.model, error)
-            self._unwritten = value
-
-    def _read_applied(self) -> dict[str, Any] | None:
-        with contextlib.suppress(OSError, ValueError):
-            value = json.loads(self._applied_file.read_bytes())
-            return value if isinstance(value, dict) else None
-        return None
+            self._unwritten = said
 
     def _last_applied(self) -> Routes | None:
-        value = self._read_applied()
-        if value is None or not value.get("routes"):
-            return None
-        try:
-            return Routes.from_json(value["routes"], self.model)
-        except BadRoutesError:
-            return None
+        """What this model's servers applied last: where one takes the place of another, it is the other's word."""
+        found = []
+        for receipt in receipts(self.state, self.model):
+            with contextlib.suppress(BadRoutesError):
+                found.append(Routes.from_json(receipt.routes, self.model))
+        return max(found, key=lambda routes: routes.place, default=None)
 
 
 def _closed(session: Session) -> None:

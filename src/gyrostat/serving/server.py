@@ -26,6 +26,9 @@ from gyrostat.serving.vertex import Vertex
 _log = logging.getLogger(__name__)
 GRACE_S = 3
 """What is being answered when SIGTERM comes has this long to end."""
+OPENING_S = 15.0
+"""How long the bundles of the last good routes may take to open where nobody else answers meanwhile."""
+LOOK_S = 0.1
 KEEP_ALIVE_S = 75
 """Longer than the idle time of common load balancers, so that they close first, not in the middle of a request."""
 
@@ -95,7 +98,11 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server; it opens the socket's door only once the last good routes answer."""
+    """uvicorn's server; it opens the socket's door only once the last good routes answer.
+
+    Connections wait in the socket's queue meanwhile, which is better than being told that nothing is there. Where another
+    server answers on the same socket, the door stays closed until this one can do what that one does.
+    """
 
     def __init__(
         self, config: uvicorn.Config, models: list[Model], logs: dict[str, LabelLog]
@@ -105,17 +112,27 @@ class _Server(uvicorn.Server):
         self._keeping: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # Connections wait in the socket's queue meanwhile, which is better than being told that nothing is there.
-        starting = [asyncio.create_task(model.receiver.start()) for model in self._models]
+        receivers = [model.receiver for model in self._models]
+        starting = [asyncio.create_task(receiver.start()) for receiver in receivers]
         if starting:
-            await asyncio.wait(starting, timeout=15)
+            await asyncio.wait(starting, timeout=OPENING_S)
         for model in self._models:
             self._keep(model.beat(), model.name)
             self._keep(model.receiver.keep(), model.name)
+        while not all(receiver.may_open for receiver in receivers):
+            if self.should_exit:  # then uvicorn does not come back to `shutdown`
+                await self._close()
+                return
+            await asyncio.sleep(LOOK_S)
+        for receiver in receivers:
+            receiver.open()
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
+        await self._close()
+
+    async def _close(self) -> None:
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*[model.close() for model in self._models])

@@ -1,0 +1,81 @@
+"""What each server says of the routes by which it answers: `routes/<model>.applied/<server>.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One server's word about one model's routes."""
+
+    server: str
+    pid: int
+    started_at: float
+    """When the kernel started that process, seconds since 1970; 0: an older release, which does not say."""
+    epoch: int
+    seq: int
+    """Of the routes by which it answers; 0: of none."""
+    waits: bool
+    """It takes no requests yet, for another one answers them."""
+    routes: dict[str, Any]
+    """What it applied last, or an earlier process of its name did."""
+
+    @property
+    def is_living(self) -> bool:
+        """Whether the process that said so still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            return process.status() != psutil.STATUS_ZOMBIE and (
+                not self.started_at or abs(process.create_time() - self.started_at) < 1.0
+            )
+        except psutil.Error:
+            return False
+
+
+def folder(state: Path, model: str) -> Path:
+    """Where the receipts of a model are."""
+    return state / "routes" / f"{model}.applied"
+
+
+def receipts(state: Path, model: str) -> Iterator[Receipt]:
+    """What all servers of a model said last, those that are gone too."""
+    for path in sorted(folder(state, model).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            said = json.loads(path.read_bytes())
+            yield Receipt(
+                path.stem, int(said["pid"]), float(said.get("started_at", 0.0)), int(said["epoch"]), int(said["seq"]),
+                bool(said.get("waits")), dict(said.get("routes") or {}),
+            )  # fmt: skip
+
+
+def is_at_work(state: Path, server: str, pid: int) -> bool:
+    """Whether a server has said of each model that was released that it answers, and by what."""
+    for routes in (state / "routes").glob("*.json"):
+        said = (r for r in receipts(state, routes.stem) if r.server == server)
+        if not any(r.pid == pid and not r.waits for r in said):
+            return False
+    return True
+
+
+def forget(state: Path, *, but: set[str]) -> None:
+    """Remove what servers said that do not come back; what they served last is in the receipts of those named."""
+    for path in (state / "routes").glob("*.applied/*.json"):
+        if path.stem not in but:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+@cache
+def started_at() -> float:
+    """When this process was started."""
+    return psutil.Process(os.getpid()).create_time()
