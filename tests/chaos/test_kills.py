@@ -67,6 +67,26 @@ def test_deaths_of_up_in_one_release_change_nothing_of_its_record_and_fail_no_re
     assert rig.n_lost == 0
 
 
+TAKING_OVER = ("taking over", "who stays", "signal", "start of server", "run file of server", "seal of server", "of before")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_up_that_dies_at_each_point_at_which_it_takes_over_fails_no_request(rig: Rig) -> None:
+    plan, n_before, n_asked = (
+        rig.plan("supervisor"),
+        len(rig.plan("supervisor").kills()),
+        rig.n_asked,
+    )
+    plan.make(every=1, only=TAKING_OVER)
+    rig.kill_one("supervisor")
+    rig.wait("its last point", lambda: "after forgetting the servers of before" in plan.kills())
+    plan.make(0)
+    rig.wait("everything to be there again", lambda: len(rig.killed[-1].resumed) == 2)
+    assert len(plan.kills()) - n_before >= 16
+    assert rig.n_asked > n_asked + 500
+    assert (rig.failed, rig.n_lost) == ([], 0)
+
+
 @pytest.mark.slow
 def test_sixty_kills_of_whatever_runs_leave_nothing_undone_or_done_twice(rig: Rig) -> None:
     before, n_before = rig.project.ledger.position(), len(rig.killed)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from loop.records import Records
 from processes.projects import AtRest
 
+import gyrostat
 from gyrostat.cli.main import cli
 from gyrostat.ledger.sqlite import SqliteLedger, sqlite3
 from gyrostat.observations import Segments
@@ -199,3 +200,13 @@ def test_the_command_line_says_what_to_type_and_ends_with_1_on_a_fault(made):
     assert "no    chain        entry/2 is not what was written\n                   gyrostat audit verify" in done.output  # fmt: skip
     asked = CliRunner().invoke(cli, ["doctor", "--json", "--project", str(made.root)])
     assert json.loads(asked.stdout)["faults"] == 2  # and the stream cannot be read on
+
+
+def test_a_server_of_an_earlier_up_that_cannot_be_replaced_is_said_by_status_too(made):
+    words = "server-0 of an earlier `gyrostat up` still answers"
+    runfiles.write(made.state, "server-0")
+    runfiles.write(made.state, "up", pid=os.getppid())  # it keeps us
+    assert words not in str(gyrostat.Project(made.root).status())
+    runfiles.write(made.state, "up")  # and now it does not
+    assert words in str(gyrostat.Project(made.root).status())
+    assert any(words in finding.what for finding in examine(made.root))

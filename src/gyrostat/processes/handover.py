@@ -3,7 +3,7 @@
 An upgrade under a running `up`: no process of another release is started beside the old ones; everything ends in order,
 and the same command begins again as the new release, with its sockets.
 
-A death of `up`: its servers live and answer. Each of them hands its socket to the next `up`, which then ends them.
+A death of `up`: its servers live and answer. Each of them hands its socket to the next `up`, which ends them when its own answer.
 """
 
 from __future__ import annotations
