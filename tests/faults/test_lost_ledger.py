@@ -4,12 +4,13 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from faults.harm import move
+from faults.harm import move, read_only
 from processes.projects import AtRest
 
 from gyrostat.cli.main import cli
@@ -176,12 +177,38 @@ def test_one_that_somebody_holds_is_busy_and_not_lost(path: Path) -> None:
         with pytest.raises(LedgerError, match="locked") as caught:
             say(ledger, 60)
         assert caught.value.retryable
-        assert "locked" in ledger.why_not_writable(patience_s=0.1)
+        if Path("/proc/locks").exists():
+            assert f"process {os.getpid()} holds {path}" in ledger.why_not_writable(patience_s=0.1)
         other.execute("ROLLBACK")
         other.close()
         assert ledger.why_not_writable() == ""
         say(ledger, 60)
         assert said(ledger) == list(range(61))
+
+
+def test_to_ask_whether_it_can_be_written_stops_nobody_who_writes(path: Path) -> None:
+    with opened(path) as ledger, opened(path) as other:
+        other.db.execute("PRAGMA busy_timeout=0")
+        asked = []
+        ledger.db.set_trace_callback(asked.append)
+        assert ledger.why_not_writable() == ""
+        assert asked == []
+        say(other, 60)
+
+
+def test_one_that_was_opened_to_be_read_is_written_again_as_soon_as_it_may_be(path: Path) -> None:
+    with read_only(path), opened(path) as ledger:
+        assert len(said(ledger)) == 60
+        for _ in range(2):
+            with pytest.raises(LedgerError, match=f"{path} is on .* read-only: mount it") as caught:
+                say(ledger, 60)
+        assert caught.value.retryable
+        assert f"{path} is on" in ledger.why_not_writable()
+        subprocess.run(["umount", "-l", path], check=True)
+        with pytest.raises(LedgerError):  # its connection is of before
+            say(ledger, 60)
+        say(ledger, 60)
+        assert ledger.why_not_writable() == ""
 
 
 def test_one_that_may_only_be_read_is_read_and_says_so(path: Path) -> None:

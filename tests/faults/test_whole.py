@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chaos.rig import Rig, make
-from faults.harm import move
+from faults.harm import mount, move, read_only
 from gyrostat_runtime import log
 from gyrostat_runtime.schema import Column, Feature, Output, Schema
 from loop.records import Records
@@ -45,7 +44,7 @@ def on_a_small_disk(folder: Path, size: int) -> Iterator[Path]:
     make(folder)
     disk = folder / ".gyrostat"
     disk.mkdir()
-    is_mounted = _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk))
+    is_mounted = mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk))
     try:
         yield folder
     finally:
@@ -99,14 +98,6 @@ def all_is_counted(rig: Rig) -> Iterator[None]:
     rig.project.resume("homes")
     rig.wait("its end", lambda: not rig.picture()["held"])
     nothing_was_lost(rig)
-
-
-def _mount(*arguments: str) -> bool:
-    """Whether this machine lets us."""
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        return False
-    return subprocess.run([mount, *arguments], check=False, capture_output=True).returncode == 0
 
 
 @contextlib.contextmanager
@@ -258,6 +249,28 @@ def test_a_ledger_that_is_deleted_is_not_made_anew_and_all_goes_on_when_it_is_ba
     assert not ledger.exists()
     move(aside, ledger)
     rig.wait("the loop", lambda: "the loop goes on" in rig.log("loop").rpartition("is gone")[2])
+
+
+@pytest.mark.usefixtures("all_is_counted")
+def test_a_ledger_that_may_only_be_read_stops_no_prediction_and_all_goes_on_when_it_may_be_written(
+    rig: Rig,
+) -> None:
+    before, ledger = n_labels(rig), rig.state / "ledger.db"
+    with read_only(ledger):
+        killed(rig, "monitor")
+        loop = killed(rig, "loop")
+        rig.kill_one("supervisor")  # the next one starts with it
+        said = f"{ledger} is on a file system that is mounted read-only"
+        rig.wait("the loop", lambda: is_back(rig, "loop", loop) and said in rig.log("loop"))
+        rig.wait("the new server", lambda: rig.servers() == {runfiles.read(rig.state, "server-0b").pid})  # fmt: skip
+        pids = rig.pids()
+        assert f"nothing can be put on record now: {said}" in str(rig.project.status())
+        assert said in told(rig, "doctor")[1]
+        answers(rig, 60)
+        assert label(rig) == 202
+        rig.wait("the label", lambda: n_labels(rig) > before)
+        assert rig.pids() == pids
+    assert "nothing can be put on record" not in str(rig.project.status())
 
 
 @pytest.mark.slow

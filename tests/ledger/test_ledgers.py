@@ -138,5 +138,5 @@ def test_killed_racing_writers_lose_nothing_and_each_seq_has_one_winner(tmp_path
 def test_a_lease_on_a_ledger_that_cannot_be_read_is_refused_as_any_call_is(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db")
     ledger.close()
-    with pytest.raises(LedgerError, match="cannot be read now"):
+    with pytest.raises(LedgerError, match="cannot be used now"):
         ledger.acquire("a", "one", ttl_s=10)

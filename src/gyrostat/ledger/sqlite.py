@@ -85,12 +85,7 @@ class SqliteLedger:
             if mark.exists() and not self.path.stat().st_size:
                 raise self._lose("is empty")
             self._file = _identity(self.path)
-            self.db = sqlite3.connect(
-                str(self.path), isolation_level=None, timeout=patience_s, check_same_thread=False
-            )
-            has_fix = sqlite3.sqlite_version_info >= FIXED
-            self.db.execute(f"PRAGMA journal_mode={'WAL' if has_fix else 'DELETE'}")
-            self.db.execute("PRAGMA synchronous=FULL")
+            self.db = self._connected()
             if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name='refs'").fetchone():
                 if mark.exists():
                     raise self._lose("holds no entries")
@@ -98,13 +93,23 @@ class SqliteLedger:
         except (sqlite3.Error, OSError) as error:
             if _is_damage(error):
                 raise self._lose(f"is damaged ({error})") from error
+            why = " ".join(filter(None, (f"{error}.", why_not_allowed(self.path))))
             raise LedgerError(
-                f"The ledger {self.path} cannot be opened: {error}. Nothing was changed; predictions go on without it.",
+                f"The ledger {self.path} cannot be opened: {why} Nothing was changed; predictions go on without it.",
                 path=str(self.path),
             ) from error
         if not mark.exists():
             with contextlib.suppress(OSError):  # a full disk: whoever opens it next makes it
                 mark.write_text("A ledger was made here; where it is gone, no new one is begun.\n")
+
+    def _connected(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            str(self.path), isolation_level=None, timeout=self.patience_s, check_same_thread=False
+        )
+        has_fix = sqlite3.sqlite_version_info >= FIXED
+        db.execute(f"PRAGMA journal_mode={'WAL' if has_fix else 'DELETE'}")
+        db.execute("PRAGMA synchronous=FULL")
+        return db
 
     def append(
         self,
@@ -329,18 +334,20 @@ class SqliteLedger:
             )
 
     def why_not_writable(self, *, patience_s: float = 2.0) -> str:
-        """Why nothing can be appended just now (somebody holds it, it may not be written); empty where it can."""
-        with self._turn:
-            try:
-                self._is_still_there()
-                self.db.execute(f"PRAGMA busy_timeout={int(1000 * patience_s)}")
-                self.db.execute("BEGIN IMMEDIATE")
-                self.db.execute("ROLLBACK")
-            except (sqlite3.Error, LedgerError) as error:
-                return str(error)
-            finally:
-                self.db.execute(f"PRAGMA busy_timeout={int(1000 * self.patience_s)}")
-        return ""
+        """Why nothing can be appended just now (somebody holds it, it may not be written); empty where it can.
+
+        It only looks. To try would take the lock that the loop needs, and whoever is stopped in that instant keeps it.
+        """
+        try:
+            self._is_still_there()
+        except LedgerError as error:
+            return str(error)
+        deadline = time.monotonic() + patience_s
+        while holder := _writer(self.path):
+            if time.monotonic() > deadline:
+                return f"process {holder} holds {self.path}. It waits for its end."
+            time.sleep(0.02)
+        return why_not_allowed(self.path)
 
     @property
     def is_current(self) -> bool:
@@ -370,7 +377,17 @@ class SqliteLedger:
     def _fault(self, error: Exception, text: str) -> LedgerError:
         if _is_damage(error):
             return self._lose(f"is damaged ({error})")
+        if "readonly" in str(error):
+            text = f"{text} {why_not_allowed(self.path)}".rstrip()
+            self._reopen()
         return LedgerError(text, path=str(self.path))
+
+    def _reopen(self) -> None:
+        """A file that could not be written when it was opened stays read-only to SQLite, also when it may be again."""
+        with contextlib.suppress(sqlite3.Error):
+            new = self._connected()
+            self.db.close()
+            self.db = new
 
     def _undo(self) -> None:
         # SQLite itself rolls back on some errors (a full disk), and then there is nothing to undo.
@@ -393,7 +410,7 @@ class SqliteLedger:
                 return self.db.execute(query, args).fetchall()
             except sqlite3.Error as error:
                 raise self._fault(
-                    error, f"The ledger {self.path} cannot be read now: {error}."
+                    error, f"The ledger {self.path} cannot be used now: {error}."
                 ) from error
 
 
@@ -452,6 +469,40 @@ def probe(path: Path, *, patience_s: float = 2.0) -> dict[str, Any]:
             }  # fmt: skip
     except sqlite3.Error as error:
         raise LedgerError(f"{path.name} cannot be opened: {error}", path=str(path)) from error
+
+
+def why_not_allowed(path: Path) -> str:
+    """Which file of a ledger this process may not write, and what to do; empty where it may write all."""
+    beside = [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+    for file in (path, *beside, path.parent):
+        if file.exists() and not os.access(file, os.W_OK):
+            if os.statvfs(file).f_flag & os.ST_RDONLY:
+                return f"{file} is on a file system that is mounted read-only: mount it read-write."
+            return f"{file} may not be written: chmod u+w {file}"
+    return ""
+
+
+WRITE_LOCKS = (("-shm", 120), ("", 0x4000_0001))
+"""The byte that SQLite locks while it writes: with the write-ahead log, and with the rollback journal."""
+
+
+def _writer(path: Path) -> int:
+    """The process that holds the ledger for writing, as the kernel lists it; 0: nobody, or no such list (Linux has one).
+
+    SQLite's files must not be opened to ask: closing them would drop the locks that this process has.
+    """
+    held: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for end, byte in WRITE_LOCKS:
+            with contextlib.suppress(FileNotFoundError):
+                held[str(path.with_name(path.name + end).stat().st_ino)] = byte
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, mode, pid, file, first, last, *_ = line.split()
+            byte = held.get(file.rpartition(":")[2], -1)
+            is_range = (kind, mode) == ("POSIX", "WRITE") and last.isdecimal()
+            if is_range and int(first) <= byte <= int(last):
+                return int(pid)
+    return 0
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from gyrostat.adapters.notify.settings import secrets_of
 from gyrostat.errors import BundleError, DamagedError, GyrostatError, UnavailableError
 from gyrostat.ledger import times
 from gyrostat.ledger.chain import verify
-from gyrostat.ledger.sqlite import FIXED, SqliteLedger, probe
+from gyrostat.ledger.sqlite import FIXED, SqliteLedger, probe, why_not_allowed
 from gyrostat.loop.stuck import stuck
 from gyrostat.processes import anchoring, runfiles
 from gyrostat.processes.supervisor import by_whom
@@ -139,8 +139,9 @@ def _database(state: Path) -> Iterator[Finding]:
             "database", "fault", f"damaged: {seen['damage']}", "gyrostat restore FILE DIR"
         )
     elif not seen["is_writable"]:
-        command = f"chmod u+w {path}" if not os.access(path, os.W_OK) else "gyrostat doctor"
-        yield Finding("database", "fault", f"cannot be written now: {seen['why']}", command)
+        why, _, command = why_not_allowed(path).rpartition(": ")
+        why = f"{seen['why']}{'; ' if why else ''}{why}"
+        yield Finding("database", "fault", f"cannot be written now: {why}", command or "gyrostat doctor")  # fmt: skip
     else:
         yield _ok(
             "database",
