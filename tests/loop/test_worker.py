@@ -267,6 +267,25 @@ def test_a_result_waits_for_room_and_is_not_lost(tmp_path, monkeypatch):
     assert (tmp_path / "heartbeat").stat().st_mtime_ns > before  # it lives, and says so
 
 
+def test_a_result_of_a_job_that_was_called_off_waits_for_no_room(tmp_path, monkeypatch):
+    folder = tmp_path / "3-training"
+    folder.mkdir()
+    (folder / "spec.json").write_text('{"seq": 3}')
+    tries = []
+
+    def full(path, data):
+        tries.append(path)
+        (tmp_path / "floor").write_text(str(1 + len(tries)))  # the stream goes on meanwhile
+        if len(tries) == 50:
+            return
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "write_atomic", full)
+    monkeypatch.setattr(worker, "FULL_S", 0.01)
+    worker._leave(folder / "result.json", {"status": "done"})
+    assert len(tries) == 3
+
+
 def test_a_child_that_prints_on_a_full_disk_is_not_held_up(tmp_path):
     """/dev/full takes nothing; the pipe is emptied all the same."""
     (tmp_path / "stdout.log").symlink_to("/dev/full")

@@ -15,7 +15,8 @@ from typing import Any
 
 from gyrostat_runtime.files import write_atomic
 
-START_S = 120.0
+START_S, CALL_S = 120.0, 10.0
+"""How long a server may take until it is ready, on a busy machine too; and how long it may take for one answer."""
 N_REQUESTS = 12
 
 
@@ -98,11 +99,11 @@ def _ask(
         }
 
     deadline = time.monotonic() + START_S
-    while (health := _call(port, "GET", "/ready", None)[0]) != 200:
+    while (health := _call(port, "GET", "/ready", None, until=deadline)[0]) != 200:
         if server.poll() is not None:
             return report(0, f"the server ended with status {server.returncode} before it answered")
         if time.monotonic() > deadline:
-            return report(0, f"not ready after {START_S:g} s (last answer: {health})")
+            return report(0, f"not ready after {START_S:g} s (last answer: {health or 'none'})")
         time.sleep(0.05)
     n_right = 1
     for number, (row, wanted) in enumerate(zip(rows, expected, strict=True)):
@@ -132,8 +133,11 @@ def _same(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
-def _call(port: int, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def _call(
+    port: int, method: str, path: str, body: dict[str, Any] | None, *, until: float = math.inf
+) -> tuple[int, Any]:
+    patience_s = max(0.01, min(CALL_S, until - time.monotonic()))
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=patience_s)
     try:
         content = (
             None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()

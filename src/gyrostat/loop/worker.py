@@ -90,7 +90,10 @@ def _held(lock: Path, arguments: list[str]) -> Iterator[bool]:
 
 
 def _leave(path: Path, result: dict[str, Any]) -> None:
-    """Write a result; on a full disk wait for room, for what was done must not count as lost."""
+    """Write a result; on a full disk wait for room, for what was done must not count as lost.
+
+    Once the job is called off nobody asks for its result, and nothing is written.
+    """
     data = json.dumps(result, ensure_ascii=False, allow_nan=False, default=str).encode()
     while True:
         try:
@@ -100,9 +103,20 @@ def _leave(path: Path, result: dict[str, Any]) -> None:
                 raise
             with contextlib.suppress(OSError):  # no name is made, so this needs no room
                 os.utime(path.with_name("heartbeat"))
+            if _is_called_off(path.parent):
+                return
             time.sleep(FULL_S)
         else:
             return
+
+
+def _is_called_off(folder: Path) -> bool:
+    """Whether the stream has gone past this job."""
+    try:
+        seq = json.loads((folder / "spec.json").read_bytes())["seq"]
+        return seq < int((folder.parent / "floor").read_text())
+    except (OSError, ValueError):
+        return False
 
 
 def _is_out_of_space(error: BaseException) -> bool:
@@ -132,7 +146,7 @@ class Runner:
 
     def run(self) -> dict[str, Any]:
         """Do the job; its result, whatever happens."""
-        if self.is_called_off():
+        if _is_called_off(self.folder):
             return _failed("called off before it started")
         _prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans come to us
         signal.signal(signal.SIGTERM, self._told_to_stop)
@@ -153,13 +167,6 @@ class Runner:
             return _failed(self.cause)
         return self._result(child.returncode)
 
-    def is_called_off(self) -> bool:
-        """Whether the stream has gone past this job."""
-        try:
-            return self.spec["seq"] < int((self.folder.parent / "floor").read_text())
-        except (OSError, ValueError):
-            return False
-
     def _told_to_stop(self, _number: int, _frame: Any) -> None:
         self.cause = "ended by a signal"
 
@@ -174,7 +181,7 @@ class Runner:
                 beat = now
             if now - asked > FLOOR_S:
                 asked = now
-                if self.is_called_off():
+                if _is_called_off(self.folder):
                     self.cause = "called off"
             if now - began > self.time_s:
                 self.cause = f"it took longer than {self.time_s:g} s (train.resources.time)"
