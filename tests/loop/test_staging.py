@@ -10,7 +10,7 @@ from gyrostat.loop import staging
 
 
 @pytest.mark.parametrize("is_hung", [False, True])
-def test_a_server_that_never_gets_ready_is_given_up_and_ended(tmp_path, monkeypatch, is_hung, last):
+def test_a_server_that_never_gets_ready_is_given_up_and_ended(tmp_path, monkeypatch, is_hung):
     """It answers, but its bundle is not there; or it lives and says nothing."""
     keys.create_keys(tmp_path / "keys")
     (tmp_path / "bundles").mkdir()
