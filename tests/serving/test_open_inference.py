@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import struct
 
 import pytest
 from gyrostat_runtime import rows
@@ -10,7 +12,7 @@ from gyrostat_runtime.errors import InputFault
 from gyrostat_runtime.schema import Column, Feature, Output, Schema
 from serving.bench import KINDS, arm
 
-from gyrostat.serving import open_inference
+from gyrostat.serving import open_inference, tensors
 from gyrostat.serving.answers import encode
 
 NUMBERS = (Column("a", "number", nullable=True), Column("b", "integer"))
@@ -25,7 +27,7 @@ COLUMNS = {
 
 def read(value, schema=PAIR):
     body = value if isinstance(value, bytes) else encode(value)
-    return open_inference.form("m").read(body, schema)
+    return open_inference.Exchange("m").form.read(body, schema)
 
 
 def matrix(data, shape, **more):
@@ -151,8 +153,85 @@ def test_without_a_champion_or_a_model_the_protocol_says_so(bench):
         assert server.ask(method, path, COLUMNS if method == "POST" else None)[0] == 404
 
 
-def test_the_binary_extension_is_refused_in_words(steady):
+# ---- tensors as bytes ----------------------------------------------------------------------------
+
+
+def as_bytes(*tensors_, **more):
+    """`(body, length of its JSON)` of tensors given as (name, datatype, bytes, shape)."""
+    inputs = [
+        {"name": name, "datatype": kind, "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+        for name, kind, raw, shape in tensors_
+    ]  # fmt: skip
+    text = encode({"inputs": inputs, **more})
+    return text + b"".join(raw for _, _, raw, _ in tensors_), len(text)
+
+
+def text_bytes(*texts):
+    return b"".join(struct.pack("<I", len(t)) + t for t in texts)
+
+
+B = ("b", "INT32", struct.pack("<2i", 3, 4), [2])
+A = ("a", "FP32", struct.pack("<2f", 1.5, float("nan")), [2, 1])
+
+
+def test_tensors_as_bytes_are_the_rows_that_json_would_be_and_nan_is_missing():
+    body, size = as_bytes(B, A)
+    found = open_inference.Exchange("m", size).form.read(body, PAIR)
+    wanted = read(COLUMNS)
+    assert found.num.tobytes() == wanted.num.tobytes()
+    assert (found.inputs, found.missing) == (wanted.inputs, wanted.missing)
+
+
+@pytest.mark.parametrize("kind", sorted(tensors.DTYPES))
+def test_each_datatype_comes_back_from_its_bytes(kind):
+    values = [True, False] if kind == "BOOL" else [1, 2] if "INT" in kind else [0.5, 2.0]
+    body = [{"name": "x", "datatype": kind, "parameters": {"binary_data_size": len(tensors.pack(values, kind))}}]  # fmt: skip
+    tensors.fill(body, tensors.pack(values, kind))
+    assert (body[0]["data"], body[0]["parameters"]) == (values, {})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "more", "at"),
+    [
+        (("a", "FP32", b"123", [1]), b"", "$.inputs[0].parameters.binary_data_size"),
+        (A, b"x", "$"),
+        (
+            ("input-0", "FP32", struct.pack("<2f", 1.0, float("inf")), [1, 2]),
+            b"",
+            "$.inputs[0].data[1]",
+        ),
+        (("a", "FP32", struct.pack("<f", 1.0), [2]), b"", "$.inputs[0].data"),
+        (("a", "BYTES", text_bytes(b"ok", b"\xff"), [2]), b"", "$.inputs[0].data[1]"),
+        (("a", "BYTES", b"\xff\0\0\0x", [1]), b"", "$.inputs[0].data[0]"),
+        (("a", "FP128", b"1", [1]), b"", "$.inputs[0].datatype"),
+    ],
+)
+def test_bytes_that_are_no_such_tensor_are_named_by_their_path(tensor, more, at):
+    body, size = as_bytes(tensor)
+    with pytest.raises(InputFault) as found:
+        open_inference.Exchange("m", size).form.read(body + more, PAIR)
+    assert found.value.at == at
+
+
+def test_a_client_sends_bytes_and_is_answered_in_bytes(steady):
     _, server = steady
-    headers = {"Inference-Header-Content-Length": "12"}
-    status, answer = server.ask("POST", "/v2/models/wine/infer", COLUMNS, headers=headers)
-    assert (status, "binary" in answer["error"]["message"]) == (415, True)
+    body, size = as_bytes(
+        ("alcohol", "FP64", struct.pack("<2d", 2.0, 3.0), [2]), ("pH", "FP32", struct.pack("<2f", 3.0, 3.0), [2]),
+        ("who", "BYTES", text_bytes(b"kim", "이".encode()), [2]), parameters={"binary_data_output": True},
+    )  # fmt: skip
+    link = server.connect()
+    link.request("POST", "/v2/models/wine/infer", body, {"Inference-Header-Content-Length": str(size), "Content-Type": "application/octet-stream"})  # fmt: skip
+    answer = link.getresponse()
+    text, end = answer.read(), int(answer.headers["Inference-Header-Content-Length"])
+    link.close()
+    (output,) = json.loads(text[:end])["outputs"]
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert (output["shape"], output["parameters"]) == ([2], {"binary_data_size": 16})
+    assert struct.unpack("<2d", text[end:]) == (10.0, 11.0)
+
+
+@pytest.mark.parametrize("said", ["x", "-1", "999999", "²"])
+def test_a_length_of_json_that_cannot_be_is_refused(steady, said):
+    _, server = steady
+    headers = {"Inference-Header-Content-Length": said.encode("utf-8")}
+    assert server.ask("POST", "/v2/models/wine/infer", COLUMNS, headers=headers)[0] == 400

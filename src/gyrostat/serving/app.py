@@ -15,17 +15,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gyrostat.serving import metrics, open_inference
+from gyrostat.serving import metrics, open_inference, openapi, tensors
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
 from gyrostat.serving.arms import Served
 from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, VERTEX, Form
-from gyrostat.serving.http import KEY_HEADER, check_content
+from gyrostat.serving.http import KEY_HEADER, check_content, check_encoding
 from gyrostat.serving.labels import LabelLog, read_labels
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 from gyrostat.serving.vertex import Vertex
 
 _log = logging.getLogger(__name__)
-PATHS = "POST /invocations, /predict, /v2/models/<model>/infer, /labels, GET /health, /ping, /ready, /version, /status, /metrics, /v2"
+PATHS = "POST /invocations, /predict, /v2/models/<model>/infer, /labels, GET /health, /ping, /ready, /version, /status, /metrics, /v2, /docs"
 
 
 def make_app(
@@ -33,6 +33,7 @@ def make_app(
     label_logs: dict[str, LabelLog],
     *,
     max_body_bytes: int,
+    needs_token: bool = False,
     vertex: Vertex = Vertex(),  # noqa: B008 - frozen
 ) -> Starlette:
     """The app of one server process."""
@@ -61,7 +62,11 @@ def make_app(
         return await answer(request, model, VERTEX)
 
     async def v2_server(request: Request) -> Response:
-        found = {"name": "gyrostat", "version": version("gyrostat"), "extensions": []}
+        found = {
+            "name": "gyrostat",
+            "version": version("gyrostat"),
+            "extensions": ["binary_tensor_data"],
+        }
         return _response(Answer(200, encode(found)))
 
     async def v2_live(request: Request) -> Response:
@@ -85,15 +90,17 @@ def make_app(
 
     async def v2_infer(request: Request) -> Response:
         model = models.get(request.path_params["model"], path="/v2/models")
-        headers = request.scope["headers"]
-        check_content(headers)
-        if b"inference-header-content-length" in dict(headers):
-            raise Refusal(
-                415,
-                "serving.encoding",
-                "the binary extension is not read here: send tensors as JSON",
-            )
-        return await answer(request, model, open_inference.form(model.name))
+        headers, json_bytes = request.scope["headers"], _json_bytes(request)
+        if json_bytes is None:
+            check_content(headers)
+        else:
+            check_encoding(headers)
+        exchange = open_inference.Exchange(model.name, json_bytes)
+        response = await answer(request, model, exchange.form)
+        if exchange.answered_json_bytes is not None:
+            response.headers["content-type"] = "application/octet-stream"
+            response.headers[tensors.HEADER] = str(exchange.answered_json_bytes)
+        return response
 
     async def labels(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/labels")
@@ -127,6 +134,21 @@ def make_app(
 
     async def release(request: Request) -> Response:
         return _response(Answer(200, encode({"gyrostat": version("gyrostat")})))
+
+    def described() -> dict[str, Any]:
+        found = {
+            name: (m.served.champion.loaded.schema if m.served else None, m.settings)
+            for name, m in models.by_name.items()
+        }
+        return openapi.document(found, needs_token=needs_token)
+
+    async def openapi_json(request: Request) -> Response:
+        return _response(Answer(200, encode(described())))
+
+    async def openapi_page(request: Request) -> Response:
+        return Response(
+            openapi.page(described()), headers=openapi.PAGE_HEADERS, media_type="text/html"
+        )
 
     async def counts(request: Request) -> Response:
         page = metrics.write(
@@ -211,6 +233,8 @@ def make_app(
             Route("/version", release),
             Route("/status", status),
             Route("/metrics", counts),
+            Route("/openapi.json", openapi_json),
+            Route("/docs", openapi_page),
         ],
         exception_handlers={
             Refusal: refusal,
@@ -230,6 +254,25 @@ def _served(model: Model) -> Served:
             retry_after_s=2,
         )
     return model.served
+
+
+def _json_bytes(request: Request) -> int | None:
+    """Where the JSON ends and the bytes of tensors begin; None: the body is JSON.
+
+    Raises:
+        Refusal: 400.
+    """
+    said = request.headers.get(tensors.HEADER)
+    if said is None:
+        return None
+    length = request.headers.get("content-length", "")
+    if not (said.isdecimal() and said.isascii() and len(said) < 18) or (
+        length.isdecimal() and int(said) > int(length)
+    ):
+        raise Refusal(
+            400, "serving.form", f"{tensors.HEADER.title()} is the length of the JSON before the tensors, in bytes"
+        )  # fmt: skip
+    return int(said)
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:

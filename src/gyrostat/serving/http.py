@@ -261,6 +261,21 @@ def _is_type(content_type: bytes, wanted: bytes) -> bool:
     return True
 
 
+def check_encoding(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a packed body before it is read.
+
+    Raises:
+        Refusal: 415.
+    """
+    encoding = dict(headers).get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"", b"identity"):
+        raise Refusal(
+            415,
+            "serving.encoding",
+            f"a body packed with {encoding.decode('latin-1')[:40]} is not read: send it plain",
+        )
+
+
 def check_content(headers: list[tuple[bytes, bytes]], *, or_csv: bool = False) -> bool:
     """Refuse a body that is not plain JSON (or CSV, where that is read) before it is read.
 
@@ -270,15 +285,8 @@ def check_content(headers: list[tuple[bytes, bytes]], *, or_csv: bool = False) -
     Raises:
         Refusal: 415.
     """
-    found = dict(headers)
-    encoding = found.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in (b"", b"identity"):
-        raise Refusal(
-            415,
-            "serving.encoding",
-            f"a body packed with {encoding.decode('latin-1')[:40]} is not read: send it plain",
-        )
-    kind = found.get(b"content-type")
+    check_encoding(headers)
+    kind = dict(headers).get(b"content-type")
     if kind is None:
         raise Refusal(
             415, "serving.content_type", "there is no Content-Type: send JSON as application/json"

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (v2) over REST: tensors in JSON, one for each column, or one matrix of numbers."""
+"""The Open Inference Protocol (v2) over REST: tensors, one for each column, or one matrix of numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gyrostat_runtime.rows import Rows
 from gyrostat_runtime.schema import Schema
 from gyrostat_runtime.session import Predictions
 
+from gyrostat.serving import tensors
 from gyrostat.serving.answers import encode
 from gyrostat.serving.forms import Form
 
@@ -56,17 +57,29 @@ def metadata(name: str, schema: Schema, versions: list[str]) -> dict[str, Any]:
     return found
 
 
-def form(model: str) -> Form:
-    """The form of one request: its own id is said again in the answer."""
-    said: dict[str, str] = {}
+class Exchange:
+    """One request and its answer. The request's own id is said again; either may carry tensors as bytes."""
 
-    def read(
-        body: bytes, schema: Schema, *, missing: str = "as_trained", new_category: str = "answer"
-    ) -> Rows:
-        value, settle = rows.parse_json(body)
+    def __init__(self, model: str, json_bytes: int | None = None) -> None:
+        """`json_bytes`: length of the JSON that stands before the bytes; None: the body is JSON."""
+        self.form = Form("v2", self._read, self._write)
+        self.answered_json_bytes: int | None = None
+        """Of an answer that is bytes behind JSON."""
+        self._model, self._json_bytes = model, json_bytes
+        self._id, self._wants_bytes = "", False
+
+    def _read(
+        self, body: bytes, schema: Schema, *, missing: str = "as_trained", new_category: str = "answer"
+    ) -> Rows:  # fmt: skip
+        value, settle = rows.parse_json(body[: self._json_bytes])
+        if (
+            self._json_bytes is not None
+            and type(value) is dict
+            and type(value.get("inputs")) is list
+        ):
+            tensors.fill(value["inputs"], body[self._json_bytes :])
         _check_top(value, schema)
-        if value.get("id"):
-            said["id"] = value["id"]
+        self._id, self._wants_bytes = value.get("id") or "", _wants_bytes(value)
         inputs: list[Any] = value["inputs"]
         columns: dict[str, Any] = {}
         places: dict[str, int] = {}
@@ -97,25 +110,30 @@ def form(model: str) -> Form:
         settle()
         return found
 
-    def write(predictions: Predictions, id: str, version: int, schema: Schema) -> bytes:
+    def _write(self, predictions: Predictions, id: str, version: int, schema: Schema) -> bytes:
+        kind, values = _answer_type(schema), predictions.values
+        output = {"name": schema.output.target, "datatype": kind, "shape": [len(values)]}
+        raw = tensors.pack(values, kind) if self._wants_bytes else b""
         value: dict[str, Any] = {
-            "model_name": model,
+            "model_name": self._model,
             "model_version": str(version),
-            "id": said.get("id", id),
+            "id": self._id or id,
             # Labels are handed in under this one.
             "parameters": {"prediction_id": id},
             "outputs": [
-                {
-                    "name": schema.output.target,
-                    "datatype": _answer_type(schema),
-                    "shape": [len(predictions.values)],
-                    "data": predictions.values,
-                }
+                output | ({"parameters": {tensors.SIZE: len(raw)}} if self._wants_bytes else {"data": values})
             ],
-        }
-        return encode(value)
+        }  # fmt: skip
+        text = encode(value)
+        self.answered_json_bytes = len(text) if self._wants_bytes else None
+        return text + raw
 
-    return Form("v2", read, write)
+
+def _wants_bytes(value: dict[str, Any]) -> bool:
+    """Whether the one output shall be bytes: as it says itself, else as the request says of all."""
+    of_all = (value.get("parameters") or {}).get(tensors.ALL_WANTED, False)
+    own = [(output.get("parameters") or {}).get(tensors.WANTED) for output in value.get("outputs") or []]  # fmt: skip
+    return bool(next((said for said in own if said is not None), of_all))
 
 
 def _check_top(value: Any, schema: Schema) -> None:
@@ -155,13 +173,15 @@ def _check_parameters(value: dict[str, Any], at: str) -> None:
         return
     if type(parameters) is not dict:
         _refuse("wrong_type", "'parameters' must be an object", f"{at}.parameters")
-    for key in ("binary_data_size", "binary_data", "binary_data_output"):
-        if parameters.get(key):
-            _refuse(
-                "form",
-                "the binary extension is not read here: send tensors as JSON",
-                f"{at}.parameters.{key}",
-            )
+    if tensors.SIZE in parameters:
+        _refuse(
+            "form",
+            f"tensors as bytes need the header {tensors.HEADER.title()}, which says where the JSON ends",
+            f"{at}.parameters.{tensors.SIZE}",
+        )
+    for key in (tensors.WANTED, tensors.ALL_WANTED):
+        if type(parameters.get(key, False)) is not bool:
+            _refuse("wrong_type", f"{key} is true or false", f"{at}.parameters.{key}")
 
 
 def _name(tensor: Any, at: str) -> str:

@@ -69,7 +69,11 @@ def serve(
         logs = {name: LabelLog(state, name, worker, sync_s=settings.log_sync_s) for name in models}
         all_models = Models(made, worker=worker)
         app: ASGIApp = make_app(
-            all_models, logs, max_body_bytes=settings.max_body_bytes, vertex=vertex
+            all_models,
+            logs,
+            max_body_bytes=settings.max_body_bytes,
+            needs_token=bool(token),
+            vertex=vertex,
         )
         if token:
             app = Door(app, token, [vertex.health_route] if vertex.health_route else [])
