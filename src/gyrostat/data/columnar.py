@@ -31,10 +31,15 @@ def parquet(data: bytes, name: str) -> pl.DataFrame:
             f"{name} cannot be read as Parquet: {first}. Is it whole? Nothing was done."
         ) from error
     check_count(frame.columns, name)
-    return frame.select([_as_text(frame[column]) for column in frame.columns])
+    return frame.select([as_text(frame[column]) for column in frame.columns])
 
 
-def _as_text(column: pl.Series) -> pl.Series:
+def as_text(column: pl.Series) -> pl.Series:
+    """A column of plain values as texts, null for missing.
+
+    Raises:
+        DataError: it holds no plain values.
+    """
     import polars as pl
 
     kind = column.dtype

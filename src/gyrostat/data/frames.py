@@ -24,11 +24,12 @@ def typed(df: polars.DataFrame, inference: Inference) -> polars.DataFrame:
     """
     import polars as pl
 
-    columns = [_typed(df[g.name], g) for g in inference.inputs]
+    columns = [typed_column(df[g.name], g) for g in inference.inputs]
     return pl.DataFrame([*columns, _target(df[inference.target], inference)])
 
 
-def _typed(column: polars.Series, guess: Guess) -> polars.Series:
+def typed_column(column: polars.Series, guess: Guess) -> polars.Series:
+    """One column of texts as `typed` reads it."""
     import polars as pl
 
     if guess.kind in ("number", "integer"):
@@ -50,11 +51,16 @@ def _typed(column: polars.Series, guess: Guess) -> polars.Series:
 
 def _plain(column: polars.Series, guess: Guess) -> polars.Series:
     """Without padding, and null where a value is missing."""
+    return column.str.strip_chars().set(is_missing(column, guess), None)
+
+
+def is_missing(column: polars.Series, guess: Guess) -> polars.Series:
+    """Where a column of texts says that there is no value."""
     plain = column.str.strip_chars()
     gone = plain == ""
     if guess.missing_words:
         gone = gone | plain.is_in(list(guess.missing_words))
-    return plain.set(gone.fill_null(False), None)
+    return gone.fill_null(True)
 
 
 def _numbers(column: polars.Series, guess: Guess) -> polars.Series:
