@@ -236,6 +236,29 @@ class Restored(Body):
     actor: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Scored(Body):
+    """A table was answered row by row, by one version; its batch is `batch/<model>/<seq of this entry>`."""
+
+    id: str
+    by_version: int
+    bundle: str
+    input: str
+    """The file's name, or the ref of a snapshot."""
+    input_digest: str
+    """SHA-256 of the file, or the snapshot's fingerprint."""
+    output: str
+    output_digest: str
+    n_rows: int
+    n_failed: int
+    """Rows without an answer, among `n_rows`."""
+    began_at: float
+    """By the clock of the machine that answered."""
+    actor: str = ""
+    schedule: str = ""
+    """Of the declared batch that asked for it."""
+
+
 def _steps(*kinds: str) -> dict[str, type[Body]]:
     return dict.fromkeys(kinds, Step)
 
@@ -274,6 +297,7 @@ KINDS: dict[str, dict[str, type[Body]]] = {
         **_steps("approved", "advanced", "promoted", "overdue", "expired", "refused", "superseded"),
         **_steps("regressed", "champion_regressed", "rolled_back", "held", "resumed", "told"),
     },
+    "batch": {"scored": Scored},
     "declaration": {"declared": Declared},
     "project": {"restored": Restored, "keys_rotated": KeysRotated, "collected": Collected},
 }  # fmt: skip

@@ -12,7 +12,7 @@ class Words(NamedTuple):
     """What an entry says to a person."""
 
     area: str
-    """data, training, gates, release, production, declaration, project."""
+    """data, training, gates, release, production, batch, declaration, project."""
     text: str
     mark: str
     """passed, failed, warn, waiting, running or plain."""
@@ -167,6 +167,13 @@ def _refused(e: Entry) -> str:
     return f"refused: {_UNFIT.get(cause, cause)}"
 
 
+def batch(e: Entry) -> str:
+    """How many rows of what, by which version, and how many have no answer."""
+    b = e.body
+    failed = f", {b['n_failed']:,} without an answer" if b["n_failed"] else ""
+    return f"{b['n_rows']:,} rows of {b['input']} answered by version {b['by_version']}{failed}"
+
+
 _UNFIT: dict[str, str] = {
     "champion": "it is the champion already, to the byte",
     "regressed": "the loop took this very bundle back before",
@@ -222,6 +229,7 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
         "plain",
         lambda e: f"snapshot {e.body.get('snapshot', '')[:7]} freed by {e.actor}",
     ),
+    "scored": ("batch", "passed", batch),
     "restored": (
         "project",
         "warn",
@@ -240,4 +248,4 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
         ),
     ),
 }
-_QUIET = {"offered", "closed", "opened", "staging_lost"}
+_QUIET = {"offered", "closed", "opened", "staging_lost", "scored"}

@@ -41,10 +41,12 @@ def why(ledger: Ledger, state: Path, loaded: config.Loaded, ref: Ref) -> list[Li
             return _run(ledger, state, str(ref), is_first=True)
         case "snapshot":
             return _snapshot(ledger, state, ref.model, ref.id)
+        case "batch":
+            return _batch(ledger, state, ref)
         case "entry":
             return _entry(ledger, ref)
     raise UsageError(
-        f"{ref} is no ref that has a why; ask of run/…, version/…, snapshot/…, prediction/… or entry/…."
+        f"{ref} is no ref that has a why; ask of run/…, version/…, snapshot/…, prediction/…, batch/… or entry/…."
     )
 
 
@@ -78,7 +80,8 @@ def forward(ledger: Ledger, state: Path, loaded: config.Loaded, ref: Ref) -> lis
             made = [v for v in known if v.ref == str(ref)]
     if not made:
         return [head, *links, {"what": "versions", "ref": "", "words": "none came of it"}]
-    return [head, *links, *_answered(state, ref.model, made)]
+    scored = [link for v in made for link in batches(ledger, ref.model, bundle=v.bundle)]
+    return [head, *links, *_answered(state, ref.model, made), *scored]
 
 
 def _answered(state: Path, model: str, made: list[versions.Version]) -> list[Link]:
@@ -137,6 +140,34 @@ def _prediction(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
             },
         ]
     return [head, *_version(ledger, state, ref.model, staged[-1])]
+
+
+def _batch(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
+    stream, seq = f"batch/{ref.model}", int(ref.id) if ref.id.isdecimal() else 0
+    entry = next(iter(ledger.tail(stream, after_seq=seq - 1)), None) if seq else None
+    if entry is None:
+        raise UsageError(f"There is no {ref}. A batch is made by: gyrostat predict --input FILE --output FILE")  # fmt: skip
+    body = entry.body
+    link: Link = {"what": "batch", "ref": str(ref), "entry": entry.ref} | body
+    asked = f"scheduled as {body['schedule']}" if body.get("schedule") else f"asked by {entry.actor}"  # fmt: skip
+    return [
+        link | {"words": f"{words.batch(entry)}, {times.local(entry.at)}, {asked} ({entry.ref})"},
+        {"what": "input", "ref": "", "words": f"{body['input']}, {body['input_digest']}"},
+        {"what": "output", "ref": "", "words": f"{body['output']}, {body['output_digest']}"},
+        *_version(ledger, state, ref.model, _staged(ledger, Ref.parse(entry.inputs[0]))),
+    ]
+
+
+def batches(ledger: Ledger, model: str, *, at: float | None = None, bundle: str = "") -> list[Link]:
+    """Tables that were answered: by a bundle, or that were being answered at a time."""
+    links = []
+    for e in ledger.tail(f"batch/{model}"):
+        began = min(e.body["began_at"], e.at)
+        if (at is None or began <= at <= e.at) and (not bundle or e.body["bundle"] == bundle):
+            ref = f"batch/{model}/{e.seq}"
+            text = f"{ref}, {words.batch(e)}, {times.local(began)} to {times.local(e.at)}"
+            links.append({"what": "batch", "ref": ref, "words": text, "version": e.body["by_version"], "rows": e.body["n_rows"]})  # fmt: skip
+    return links
 
 
 def _staged(ledger: Ledger, ref: Ref) -> Entry:

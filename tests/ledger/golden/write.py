@@ -27,6 +27,23 @@ BESIDE_THE_LIVES: list[tuple[str, str, dict[str, Any]]] = [
         {"digest": "declared-0", "diff": [], "loosened": {}, "actor": "kim", "env": "dev"},
     ),
     (
+        "batch/wine",
+        "scored",
+        {
+            "id": "0123456789ab",
+            "by_version": 1,
+            "bundle": "0f" * 32,
+            "input": "march.parquet",
+            "input_digest": "1f" * 32,
+            "output": "answers.parquet",
+            "output_digest": "2f" * 32,
+            "n_rows": 1599,
+            "n_failed": 2,
+            "began_at": 1.0,
+            "actor": "kim",
+        },
+    ),
+    (
         "project",
         "keys_rotated",
         {"old": "0f", "new": "1f", "actor": "kim", "reason": "yearly"},
