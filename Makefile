@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check lint types format bench bench-rollback soak chaos clean
+.PHONY: help install demo test test-all check lint types format bench bench-batch bench-rollback soak chaos clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ format: $(STAMP)  ## Rewrite the code in the house style
 
 bench: $(STAMP)  ## Print the figures that README promises, measured here
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-batch: $(STAMP)  ## Rows a minute of `gyrostat predict` beside the bare minimum (ARGS="2000000": fewer rows)
+	$(BIN)/python benchmarks/batch.py $(ARGS)
 
 bench-rollback: $(STAMP)  ## From fault to finished rollback at 100 requests a second, in some minutes
 	$(BIN)/python benchmarks/rollback.py $(ARGS)

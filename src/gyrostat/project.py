@@ -348,16 +348,19 @@ class Project:
         return Told((url,), {"ref": path, "url": url})
 
     def who_served(self, model: str | None = None, *, at: str | None = None) -> Told:
-        """Which versions answered at a time, by the routes that every server had said to answer by."""
+        """Which versions answered at a time, by the routes that every server had said to answer by, and in batches."""
+        from gyrostat.loop import lineage
         from gyrostat.loop.reconcile import served_at
 
         name = self.model(model)
         moment = self._time(at) if at else time.time()
         entry = served_at(self.ledger, name, moment)
+        batches = lineage.batches(self.ledger, name, at=moment)
         if entry is None:
+            nobody = f"{name}: nobody answered at {times.local(moment)}."
             return Told(
-                (f"{name}: nobody answered at {times.local(moment)}.",),
-                {"model": name, "at": times.iso(moment), "arms": []},
+                tuple(link["words"] for link in batches) or (nobody,),
+                {"model": name, "at": times.iso(moment), "arms": [], "batches": batches},
             )
         lines = [
             f"{name}  at {times.local(moment)}, routes {entry.body['seq']} applied {times.local(entry.at)} ({entry.ref})"
@@ -367,12 +370,14 @@ class Project:
             lines.append(
                 f"       version/{name}/{arm['version']}  {arm['role']:9}  {part}  bundle {arm['bundle'][:12]}"
             )
+        lines += [f"       {link['words']}" for link in batches]
         facts = {
             "model": name,
             "at": times.iso(moment),
             "since": times.iso(entry.at),
             "entry": entry.ref,
             "arms": entry.body["arms"],
+            "batches": batches,
         }
         return Told(tuple(lines), facts)
 
@@ -906,6 +911,73 @@ class Project:
             say=say,
         )
         return self._with_gates(made)
+
+    def predict(
+        self,
+        model: str | None = None,
+        *,
+        input: str | Path,
+        output: str | Path,
+        version: int | None = None,
+        keep: Iterable[str] = (),
+        strict: bool = False,
+        actor: str = "",
+        say: Say = print,
+    ) -> Told:
+        """Answer every row of a table, however large; see `gyrostat.batch`. A killed call goes on when it is made again.
+
+        Args:
+            input: a file (CSV, gzip'd CSV, JSON lines, Parquet), or `snapshot/wine/d3f9a1c`.
+            output: a file whose name ends in .parquet or .csv.
+            version: default: the champion.
+            keep: columns of the input that stand beside the answers, besides the declared keys.
+            strict: a row without an answer ends it with exit code 1; the output is there all the same.
+
+        Raises:
+            UsageError, DataError, BundleError, JobError: it cannot be done.
+        """
+        from gyrostat import batch
+        from gyrostat.registry import versions
+
+        name = self.model(model)
+        known = versions.read(self.ledger, name)
+        chosen = known.number(known.champion if version is None else version)
+        if chosen is None:
+            listed = ", ".join(str(v.number) for v in known.all) or "none yet"
+            what = "has no champion" if version is None else f"has no version {version}"
+            raise UsageError(f"{name} {what}. Its versions: {listed}. Name one with --version, or release one: gyrostat status. Nothing was done.")  # fmt: skip
+        declared = self.loaded.declaration.models[name]
+        source, frame, fingerprint = self._input(name, input)
+        actor = actor or whoami()
+        told_of: list[Entry] = []
+
+        def record(scored: batch.Scored) -> None:
+            body = {
+                "id": scored.id, "by_version": chosen.number, "bundle": chosen.bundle, "input": source, "output": Path(output).name,
+                "input_digest": scored.input_digest, "output_digest": scored.output_digest, "n_rows": scored.n_rows,
+                "n_failed": scored.n_failed, "began_at": scored.began_at, "actor": actor,
+            }  # fmt: skip
+            ends = ((chosen.ref, chosen.bundle, scored.input_digest), (scored.output_digest,))
+            draft = Draft("scored", self.ledger.now(), actor, *ends, body, key=f"batch/{scored.id}")
+            told_of.append(self.ledger.append(f"batch/{name}", draft, expect_seq=None, fence=None))
+
+        wanted = batch.Batch(
+            self.state, name, chosen.number, chosen.bundle, declared.data, None if frame is not None else Path(input), Path(output),
+            frame, fingerprint, tuple(keep), declared.serving.missing, declared.serving.new_category,
+        )  # fmt: skip
+        scored = batch.score(wanted, record=record, say=say)
+        return told.scored(scored, told_of[-1], Path(output), is_strict=strict)
+
+    def _input(self, model: str, input: str | Path) -> tuple[str, polars.DataFrame | None, str]:
+        """`(how it is named, its rows where they are a snapshot, their fingerprint)`."""
+        from gyrostat.data import snapshots
+
+        if not str(input).startswith("snapshot/") or Path(input).exists():
+            return Path(input).name, None, ""
+        ref = self.ref(str(input))
+        made = snapshots.record(self.state, ref.model, ref.id)
+        rows = snapshots.read(self.state, ref.model, made["id"])
+        return f"snapshot/{ref.model}/{made['id']}", rows, made["fingerprint"]
 
     def offer(
         self, model: Any, X: Any, y: Any, *, name: str | None = None, wait: bool = True, reason: str = "", actor: str = "",

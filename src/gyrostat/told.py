@@ -285,6 +285,28 @@ def collected(
     return Told(tuple(lines), facts, 0 if is_met else 1)
 
 
+def scored(s: Any, entry: Any, output: Any, *, is_strict: bool) -> Told:
+    """`predict`: how many rows, by what, how fast, and how many have no answer."""
+    body = entry.body
+    ref = f"{entry.stream}/{entry.seq}"
+    a_second = (s.n_rows - s.n_taken_up) / max(s.seconds, 1e-3)
+    before = f", {s.n_taken_up:,} of them before" if s.n_taken_up else ""
+    lines = [
+        f"{output.name}: {s.n_rows:,} rows of {body['input']} answered by version {body['by_version']}{before}, "
+        f"{times.span(s.seconds)}, {a_second:,.0f} rows a second ({ref})"
+    ]
+    if s.n_failed:
+        share = 100 * s.n_failed / s.n_rows
+        lines.append(f"no        {s.n_failed:,} rows ({share:.2g} %) have no answer: column error says why")  # fmt: skip
+    facts = {
+        "ref": ref, "entry": entry.ref, "output": str(output), "rows": s.n_rows, "failed": s.n_failed, "taken_up": s.n_taken_up,
+        "version": body["by_version"], "bundle": body["bundle"], "input_digest": s.input_digest, "output_digest": s.output_digest,
+        "seconds": s.seconds,
+    }  # fmt: skip
+    is_refused = s.n_failed == s.n_rows or (is_strict and s.n_failed > 0)
+    return Told(tuple(lines), facts, exit_code=1 if is_refused else 0)
+
+
 def saved(s: Any) -> Told:
     """`backup`."""
     keys = "secret keys encrypted" if s.has_keys else "secret keys left out"

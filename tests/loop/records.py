@@ -28,10 +28,10 @@ class Records:
     def production(self) -> str:
         return f"production/{self.model}"
 
-    def stage(self) -> Entry:
+    def stage(self, bundle: str = "") -> Entry:
         """A new version, up to the question."""
         self.n += 1
-        bundle, run = f"{self.n:064x}", f"run/{self.model}/{self.n}"
+        bundle, run = bundle or f"{self.n:064x}", f"run/{self.model}/{self.n}"
         offer = self.event(self.production, "offered", bundle=bundle, run=run, snapshot="s" * 12)
         self.offer = (bundle, f"{self.production}#{offer.seq}")
         version = f"version/{self.model}/{self.n}"
@@ -42,9 +42,9 @@ class Records:
         self.stage()
         return self.step(self.production, "approval_asked", *self.offer, cause="a first release asks")  # fmt: skip
 
-    def crown(self) -> Entry:
+    def crown(self, bundle: str = "") -> Entry:
         """A first champion."""
-        self.stage()
+        self.stage(bundle)
         self.step(self.production, "approved", *self.offer, cause="not asked for")
         return self.step(self.production, "promoted", *self.offer, cause="the first")
 

@@ -14,6 +14,7 @@ EXAMPLES = {
     "roll-back": "gyrostat roll-back wine --to 3 --with-data",
     "hold": 'gyrostat hold wine --reason "sale weekend"',
     "resume": "gyrostat resume wine",
+    "predict": "gyrostat predict wine --input march.parquet --output answers.parquet",
     "labels": "gyrostat labels labels.csv --model wine",
     "serve": "gyrostat serve --port 8080",
     "data report": "gyrostat data report --html report.html",

@@ -33,6 +33,7 @@ ORDER_OF_USE = [
     "roll-back",
     "hold",
     "resume",
+    "predict",
     "labels",
     "serve",
     "data",
@@ -391,6 +392,44 @@ def resume(*, project: Project, model: str | None, reason: str, as_json: bool) -
 def labels(*, project: Project, file: str, model: str | None, as_json: bool) -> Told:
     """Hand in labels: a CSV or JSON-lines file with the columns id and label."""
     return project.labels(file, model=model)
+
+
+@command("predict")
+@click.argument("model", required=False)
+@click.option(
+    "--input",
+    "input_",
+    required=True,
+    metavar="FILE|snapshot/ID",
+    help="CSV (also as gzip), JSON lines or Parquet; of any size. Text is read as data.source declares.",
+)
+@click.option(
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="Ends in .parquet or .csv. It appears when it is whole; until then its parts stand beside it, and the same "
+    "command goes on from there.",
+)
+@click.option("--version", "version", type=int, default=None, help="Default: the champion.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="COLUMN",
+    help="A column of the input that stands beside each answer, besides the declared keys; may be given again.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit 1 if any row has no answer (the output is there all the same); else only if none has one.",
+)
+def predict(
+    *, project: Project, model: str | None, input_: str, output: str, version: int | None, keep: tuple[str, ...], strict: bool, as_json: bool,
+) -> Told:  # fmt: skip
+    """Answer every row of a table, however large: row, keys, prediction, version, and the error of a row that has none."""
+    return project.predict(
+        model, input=input_, output=output, version=version, keep=keep, strict=strict, actor=actor(),
+        say=lambda line: click.echo(line, err=True),
+    )  # fmt: skip
 
 
 @command("serve")
