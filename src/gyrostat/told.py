@@ -289,11 +289,12 @@ def scored(s: Any, entry: Any, output: Any, *, is_strict: bool) -> Told:
     """`predict`: how many rows, by what, how fast, and how many have no answer."""
     body = entry.body
     ref = f"{entry.stream}/{entry.seq}"
-    a_second = (s.n_rows - s.n_taken_up) / max(s.seconds, 1e-3)
+    n_new = s.n_rows - s.n_taken_up
+    speed = f", {n_new / max(s.seconds, 1e-3):,.0f} rows a second" if n_new else ""
     before = f", {s.n_taken_up:,} of them before" if s.n_taken_up else ""
     lines = [
         f"{output.name}: {s.n_rows:,} rows of {body['input']} answered by version {body['by_version']}{before}, "
-        f"{times.span(s.seconds)}, {a_second:,.0f} rows a second ({ref})"
+        f"{times.span(s.seconds)}{speed} ({ref})"
     ]
     if s.n_failed:
         share = 100 * s.n_failed / s.n_rows

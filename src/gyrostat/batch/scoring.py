@@ -135,7 +135,7 @@ def score(batch: Batch, *, record: Callable[[Scored], None], say: Say) -> Scored
             raise
         except OSError as error:
             raise JobError(
-                f"{batch.output.name} could not be written: {error.strerror or error}. What was answered is kept beside it, in "
+                f"{batch.output.name} could not be written: {os.strerror(error.errno) if error.errno else error}. What was answered is kept beside it, in "
                 f"{folder.folder.name}/. Make room, then run the same command: it goes on from there.",
                 cause=f"errno {error.errno}",
             ) from error
@@ -265,6 +265,7 @@ class _Work:
                     n_rows += known.n_rows
                     n_failed += known.n_failed
                     self.n_taken_up += known.n_rows
+                    self._progress.known(known.n_rows)
                     continue
                 waiting.append(pool.submit(self._answer, n_parts - 1, piece))
                 settle(self._models.n + 1)
@@ -399,7 +400,11 @@ class _Progress:
     def __init__(self, stream: Stream, say: Say) -> None:
         self._stream, self._say = stream, say
         self._began = self._said = time.monotonic()
-        self._n = 0
+        self._n = self._n_before = 0
+
+    def known(self, n: int) -> None:
+        """Rows that were answered before."""
+        self._n_before += n
 
     def add(self, n: int) -> None:
         self._n += n
@@ -409,4 +414,4 @@ class _Progress:
         self._said = now
         a_second = self._n / (now - self._began)
         total = f" of {self._stream.n_rows:,}" if self._stream.n_rows else ""
-        self._say(f"{self._n:,}{total} rows ({100 * self._stream.done:.0f} % read), {a_second:,.0f} rows a second")  # fmt: skip
+        self._say(f"{self._n + self._n_before:,}{total} rows ({100 * self._stream.done:.0f} % read), {a_second:,.0f} rows a second")  # fmt: skip
