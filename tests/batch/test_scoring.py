@@ -69,7 +69,7 @@ def test_a_row_that_cannot_be_answered_says_why_and_the_rest_is_answered(tmp_pat
 
 def test_classes_have_their_probabilities_and_are_those_that_the_server_would_answer(tmp_path):
     table = tmp_path / "t.csv"
-    table.write_text("x,prediction\n" + "".join(f"{x},p{x}\n" for x in range(-9, 9)) + "one,q\n")
+    table.write_text("x,prediction\none,q\n" + "".join(f"{x},p{x}\n" for x in range(-9, 9)))
     digest = a_bundle(tmp_path, KINDS)
     output = tmp_path / "out.parquet"
     scored(a_batch(tmp_path, table, output, digest, keep=("prediction",)))
@@ -80,9 +80,9 @@ def test_classes_have_their_probabilities_and_are_those_that_the_server_would_an
     session = Session.open(tmp_path / "bundles" / digest, keys.keyring(tmp_path / "keys"))
     body = str([{"x": x} for x in range(-9, 9)]).replace("'", '"').encode()
     answered = session.predict(read_records(body, KINDS))
-    assert found["prediction"].to_list() == [*answered.values, None]
-    assert np.array_equal(found.select("probability_0", "probability_1").to_numpy()[:-1], answered.scores)  # fmt: skip
-    assert found["probability_1"][-1] is None
+    assert found["prediction"].to_list() == [None, *answered.values]
+    assert np.array_equal(found.select("probability_0", "probability_1").to_numpy()[1:], answered.scores)  # fmt: skip
+    assert found["probability_1"][0] is None
 
 
 def test_a_row_at_which_the_model_fails_is_found_among_thousands(tmp_path, monkeypatch):
