@@ -79,8 +79,13 @@ def crown(rig: Rig, bundle: str) -> None:
     stream = "retraining/homes"
     first = Draft("triggered", 0.0, "kim", body={"by": "first", "why": "", "actor": "kim"}, key="first")  # fmt: skip
     ledger.append(stream, first, expect_seq=None, fence=None)
-    records.step(stream, "run_opened", outputs=("run/homes/1",))
-    offered = records.event(records.production, "offered", bundle=bundle, run="run/homes/1", snapshot="s" * 12)  # fmt: skip
+    run = "run/homes/1"
+    begun = records.step(stream, "run_opened", outputs=(run,))
+    # All told and over: a run that stood open here would be trained, beside every test.
+    records.step(stream, "told", run, f"{stream}#{begun.seq}")
+    records.event(stream, "run_closed", run=run, outcome="offered")
+    records.step(stream, "run_ended", run)
+    offered = records.event(records.production, "offered", bundle=bundle, run=run, snapshot="s" * 12)  # fmt: skip
     offer = (bundle, f"{records.production}#{offered.seq}")
     records.step(records.production, "staging_started", *offer, outputs=("version/homes/1",))
     records.step(records.production, "staging_passed", *offer)
