@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check lint types format bench bench-batch bench-rollback soak chaos clean
+.PHONY: help install demo test test-all check lint types format bench bench-serving bench-batch bench-rollback soak chaos clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ bench-batch: $(STAMP)  ## Rows a minute of `gyrostat predict` beside the bare mi
 
 bench-rollback: $(STAMP)  ## From fault to finished rollback at 100 requests a second, in some minutes
 	$(BIN)/python benchmarks/rollback.py $(ARGS)
+
+bench-serving: $(STAMP)  ## The model server beside the bare minimum and its peers (ARGS="--peers all": those that install)
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 soak: $(STAMP)  ## 30,000 simulated histories, with a table of what was tried and what held (ARGS="1000": fewer)
 	$(BIN)/python -m tests.loop.simulation $(or $(ARGS),30000)
