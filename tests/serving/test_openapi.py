@@ -99,8 +99,8 @@ def get(server, path):
     return answer, text
 
 
-def test_each_example_of_the_document_is_answered_as_it_says(steady):
-    _, server = steady
+def test_each_example_of_the_document_is_answered_as_it_says(served):
+    _, server = served  # its own: the label is kept
     status, found = server.ask("GET", "/openapi.json")
     assert (status, found["openapi"]) == (200, "3.1.0")
     asked = 0

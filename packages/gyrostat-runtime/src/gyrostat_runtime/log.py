@@ -180,6 +180,7 @@ class _Ids:
 _TAG: dict[type, str] = {type(None): "n", float: "d", int: "q", bool: "?", str: "s"}
 _COUNT = struct.Struct("<I")
 _FIXED = struct.Struct("<BddqHBI")
+_ONE_FLOAT = struct.Struct("<Icd")
 
 
 @lru_cache(maxsize=4096)
@@ -196,6 +197,8 @@ def _plan(tags: str) -> tuple[bytes, struct.Struct, tuple[int, ...], tuple[int, 
 
 
 def _pack_values(values: list[Any]) -> bytes:
+    if len(values) == 1 and type(values[0]) is float:  # a prediction and its score, mostly
+        return _ONE_FLOAT.pack(1, b"d", values[0])
     tags = "".join([_TAG.get(type(v), "j") for v in values])
     head, form, fixed, texts = _plan(tags)
     try:
@@ -231,8 +234,13 @@ def _pack_text(text: str) -> bytes:
     return _COUNT.pack(len(raw)) + raw
 
 
+_NO_TEXT = _pack_text("")
+_pack_often = lru_cache(maxsize=256)(_pack_text)
+"""Of texts that are the same in frame after frame."""
+
+
 def _pack_counts(counts: dict[str, int]) -> bytes:
-    return _pack_text(json.dumps(counts, ensure_ascii=False)) if counts else b"\0\0\0\0"
+    return _pack_text(json.dumps(counts, ensure_ascii=False)) if counts else _NO_TEXT
 
 
 class _Reader:
@@ -284,9 +292,9 @@ def _pack_frame(frame: Frame) -> bytes:
                 frame.n,
             ),
             _pack_text(frame.id),
-            _pack_text(frame.bundle),
-            _pack_text(frame.key),
-            _pack_text(frame.error),
+            _pack_often(frame.bundle),
+            _pack_text(frame.key) if frame.key else _NO_TEXT,
+            _pack_often(frame.error) if frame.error else _NO_TEXT,
             _COUNT.pack(len(frame.inputs)),
             *[_pack_values(row) for row in frame.inputs],
             _pack_values(frame.outputs),

@@ -665,8 +665,8 @@ def _finish(
 
 def _build(table: _Table, plan: _Plan, missing: str, new_category: str) -> Rows:
     n = table.n
-    if plan.whole and table.rows is not None and n > _FEW:
-        num = _whole_matrix(table.rows)
+    if plan.whole and table.rows is not None:
+        num = _whole_matrix(table.rows) if n > _FEW else _few_rows(table.rows)
         if num is not None:
             return Rows(n, table.rows, num, None, {}, {})
     news: dict[str, int] = {}
@@ -744,7 +744,7 @@ def _logged(table: _Table, plan: _Plan) -> list[list[Any]]:
 
 def _whole_matrix(rows: list[list[Any]]) -> np.ndarray | None:
     """All rows at once where every cell is a plain number in range; else None, and the slow way finds out."""
-    if not {*map(type, chain.from_iterable(rows))} <= {int, float}:
+    if not {*map(type, chain.from_iterable(rows))} <= _PLAIN:
         return None
     try:
         num = np.array(rows, dtype=np.float64)
@@ -753,6 +753,15 @@ def _whole_matrix(rows: list[list[Any]]) -> np.ndarray | None:
     return num if num.min() >= -LARGEST and num.max() <= LARGEST else None
 
 
+def _few_rows(rows: list[list[Any]]) -> np.ndarray | None:
+    """The same for so few rows that asking numpy costs more than the asking."""
+    for row in rows:
+        if not row or not {*map(type, row)} <= _PLAIN or min(row) < -LARGEST or max(row) > LARGEST:
+            return None
+    return np.array(rows, dtype=np.float64)
+
+
+_PLAIN = {int, float}
 _NUMERIC = {int, float, type(None)}
 
 

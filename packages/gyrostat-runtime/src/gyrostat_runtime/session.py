@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -110,7 +111,8 @@ class Session:
             n_classes = len(self.schema.output.classes)
             return Predictions([], np.empty((0, n_classes) if n_classes else 0))
         scores = self._runner.scores(rows)
-        if not np.isfinite(scores).all():
+        is_finite = isfinite(scores.item()) if scores.size == 1 else np.isfinite(scores).all()
+        if not is_finite:
             raise ModelFault(
                 "the model answered with what is no finite number", code="model.not_finite"
             )
@@ -226,6 +228,8 @@ class _Graph:
     def __init__(self, model: bytes, schema: Schema, threads: int) -> None:
         check_graph(model)
         self._session = _load(model, threads)
+        # Past the Python around it, which asks in each call what the contract below has settled, for as long as the graph takes.
+        self._run = getattr(self._session, "_sess", self._session).run
         self._n_classes = len(schema.output.classes)
         n_cat = sum(_is_text(schema, f.column) for f in schema.features)
         self._num_type, self._out = _contract(
@@ -239,7 +243,7 @@ class _Graph:
         if rows.cat is not None:
             feed["cat"] = rows.cat
         try:
-            raw = cast("np.ndarray", self._session.run(self._out, feed)[0])
+            raw = cast("np.ndarray", self._run(self._out, feed, None)[0])
         except Exception as error:  # noqa: BLE001 - the runtime's errors share no other base
             raise ModelFault(
                 f"the model failed: {_first_line(error)}", code="model.failed"
