@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -220,6 +221,7 @@ def main() -> int:
     chosen = {"all": list(peers.PEERS), "none": []}.get(told.peers, told.peers.split(","))
     if unknown := [name for name in chosen if name not in peers.PEERS]:
         asked.error(f"no peer is called {unknown[0]!r}; there are: {', '.join(peers.PEERS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     print(f"load average at the start {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'':42}{'ours':>12}{'other':>12}{'reached':>9}   wanted")
     with tempfile.TemporaryDirectory() as folder:

@@ -46,5 +46,6 @@ if __name__ == "__main__":
         port=int(port),
         workers=2,
         log_level="error",
+        timeout_worker_healthcheck=60,  # of a worker that still imports on a busy machine
         access_log=False,
     )
