@@ -107,7 +107,9 @@ def all_is_counted(rig: Rig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full(rig: Rig) -> Iterator[None]:
-    """The disk without a byte left."""
+    """The disk without a byte left, nor any in the ledger's log: an entry would find its room there."""
+    with contextlib.closing(sqlite3.connect(rig.state / "ledger.db", timeout=30)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     filler = rig.folder / ".gyrostat" / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (1_000_000, 4096, 1):
