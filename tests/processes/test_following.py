@@ -51,7 +51,9 @@ def test_a_run_without_up_waits_for_the_budget_says_so_and_starts_when_it_is_rai
     run()
     assert not any("budget" in line for line in lines)
     told = run()
-    assert sum("the budget of 1 runs" in line for line in lines) == 1
+    waits = [line for line in lines if line.startswith("  wait")]
+    assert len(waits) == 1, waits
+    assert "the budget of 1 runs is used up" in waits[0]
     assert "winequality-red.csv" in told.lines[0], (
         told
     )  # its own fault, not a declaration that nobody kept

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-_PARTS = ("year", "month", "day", "weekday", "seconds")
 _LARGEST_WHOLE = 2.0**63
 
 

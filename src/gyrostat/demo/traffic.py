@@ -81,7 +81,8 @@ class Traffic:
         period_s = N_CLIENTS / self.per_second
         due = time.monotonic() + dice.random() * period_s
         while not self._over.is_set():
-            time.sleep(max(0.0, due - time.monotonic()))
+            if self._over.wait(max(0.0, due - time.monotonic())):
+                break
             due = max(due + period_s, time.monotonic() - period_s)
             record, truth = self.world(dice.choice(self.rows), dice)
             body = json.dumps({"dataframe_records": [record]}, ensure_ascii=False).encode()

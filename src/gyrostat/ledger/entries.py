@@ -255,8 +255,6 @@ class Scored(Body):
     began_at: float
     """By the clock of the machine that answered."""
     actor: str = ""
-    schedule: str = ""
-    """Of the declared batch that asked for it."""
 
 
 def _steps(*kinds: str) -> dict[str, type[Body]]:

@@ -149,9 +149,11 @@ def _batch(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
         raise UsageError(f"There is no {ref}. A batch is made by: gyrostat predict --input FILE --output FILE")  # fmt: skip
     body = entry.body
     link: Link = {"what": "batch", "ref": str(ref), "entry": entry.ref} | body
-    asked = f"scheduled as {body['schedule']}" if body.get("schedule") else f"asked by {entry.actor}"  # fmt: skip
     return [
-        link | {"words": f"{words.batch(entry)}, {times.local(entry.at)}, {asked} ({entry.ref})"},
+        link
+        | {
+            "words": f"{words.batch(entry)}, {times.local(entry.at)}, asked by {entry.actor} ({entry.ref})"
+        },
         {"what": "input", "ref": "", "words": f"{body['input']}, {body['input_digest']}"},
         {"what": "output", "ref": "", "words": f"{body['output']}, {body['output_digest']}"},
         *_version(ledger, state, ref.model, _staged(ledger, Ref.parse(entry.inputs[0]))),

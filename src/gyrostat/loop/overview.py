@@ -21,6 +21,7 @@ from gyrostat.retraining import life as retraining
 from gyrostat.retraining.schedule import next_due
 from gyrostat.rollout import production
 from gyrostat.rollout.states import IN_TRAFFIC, State
+from gyrostat.serving.receipts import refusal
 
 STEPS = {
     run.State.ABSENT: ("waiting", 0), run.State.OPENED: ("snapshot", 5), run.State.SNAPSHOTTED: ("training", 20),
@@ -290,11 +291,8 @@ def waits(f: production.Facts, rollout: dict[str, Any], live: dict[str, Any]) ->
 
 def _stuck(state: Path, model: str, f: production.Facts) -> str:
     """Why routes are not applied, where a server refused them; or why nothing can be judged from what was observed."""
-    for path in (state / "routes" / f"{model}.applied").glob("*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            applied = json.loads(path.read_bytes())
-            if applied.get("refused", -1) >= f.routed_at > 0:
-                return f"{path.stem} refuses the routes: {applied.get('cause', '')}"
+    if why := refusal(state, model, f.routed_at):
+        return why
     with contextlib.suppress(OSError, ValueError, KeyError):
         return json.loads((state / "observations" / model / DAMAGED).read_bytes())["why"]
     return ""

@@ -124,9 +124,8 @@ def finite(seen: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UnavailableError: something is not a number; look again.
     """
-    is_suspect = seen and b"null" in msgspec.json.encode(
-        seen
-    )  # which it writes for what is not finite, in no time
+    # msgspec writes null for what is not finite, in no time; where it writes none, all is well.
+    is_suspect = seen and b"null" in msgspec.json.encode(seen)
     return _finite(seen, "$") if is_suspect else seen
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from gyrostat.errors import IllegalStepError, LedgerError, MalformedEntryError, UnknownKindError
 from gyrostat.loop.reconcile import LIVES, facts_of
 from gyrostat.ports import Ledger
+from gyrostat.serving.receipts import refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +49,14 @@ def stuck(ledger: Ledger, state: Path, models: Iterable[str]) -> list[Stuck]:
             found.append(Stuck(stream, f"{stream}?", 0, why, "gyrostat audit verify"))
         else:
             if stream.startswith("production/"):
-                found += _refused(state, stream, facts.routed_at)
+                model, seq = stream.split("/")[1], facts.routed_at
+                if why := refusal(state, model, seq):
+                    found.append(
+                        Stuck(stream, f"{stream}!{seq}", 0, why, f"gyrostat roll-back {model}")
+                    )
     return found
 
 
 def _at(stream: str, error: UnknownKindError | IllegalStepError | MalformedEntryError, command: str) -> Stuck:  # fmt: skip
     position = error.facts.get("entry", 0)
     return Stuck(stream, f"{stream}@{position}", position, str(error), command)
-
-
-def _refused(state: Path, stream: str, routed_at: int) -> list[Stuck]:
-    """Routes that a server does not apply: it goes on with those it has."""
-    model = stream.split("/")[1]
-    found = []
-    for path in sorted((state / "routes" / f"{model}.applied").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError):
-            applied = json.loads(path.read_bytes())
-            if applied.get("refused", -1) >= routed_at > 0:
-                why = f"{path.stem} refuses the routes: {applied.get('cause', '')}"
-                found.append(
-                    Stuck(stream, f"{stream}!{routed_at}", 0, why, f"gyrostat roll-back {model}")
-                )
-    return found[:1]

@@ -301,10 +301,8 @@ def _follow(
                     {"run": None, "outcome": "skipped"},
                     0 if refused_ok else 1,
                 )
-            waits = (
-                _why_it_waits(project, model) if time.monotonic() - began > WAIT_S else told_wait
-            )
-            if waits != told_wait:
+            waits = _why_it_waits(project, model) if time.monotonic() - began > WAIT_S else ""
+            if waits and waits != told_wait:
                 told_wait = waits
                 say(f"  wait  {waits}   Ctrl-C leaves it asked for")
             alive.look()

@@ -43,12 +43,23 @@ def document(
         endings = [f"/{quote(name, safe='')}", *([""] if len(models) == 1 else [])]
         for ending in endings:
             paths |= _of_model(name, ending, f"#/components/schemas/{record}", f"#/components/schemas/{answer}", schema)  # fmt: skip
-        paths[f"/v2/models/{quote(name, safe='')}/infer"] = {"post": _tensors(name)}
+        tensors = f"/v2/models/{quote(name, safe='')}"
+        paths[tensors] = {"get": {"summary": f"The tensors that {name} takes and gives", "responses": {"200": {"description": "They"}, "503": _refused("no champion yet")}}}  # fmt: skip
+        paths[f"{tensors}/infer"] = {"post": _tensors(name)}
     paths |= {
         path: {"get": {"summary": what, "responses": {"200": {"description": "yes"}, **more}}}
         for path, what, more in (
             ("/health", "Whether the process lives", {}),
             ("/ready", "Whether every model has a champion", {"503": _refused("not yet")}),
+            ("/ping", "The same, as SageMaker and MLflow ask it", {"503": _refused("not yet")}),
+            ("/status", "What each model answers by, and its counts", {}),
+            ("/v2", "The server, for the Open Inference Protocol", {}),
+            ("/v2/health/live", "Whether the process lives", {}),
+            (
+                "/v2/health/ready",
+                "Whether every model has a champion",
+                {"503": _refused("not yet")},
+            ),
             ("/version", "The release that runs here", {}),
             ("/metrics", "Counts for Prometheus", {}),
         )

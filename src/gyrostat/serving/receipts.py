@@ -29,6 +29,9 @@ class Receipt:
     """It takes no requests yet, for another one answers them."""
     routes: dict[str, Any]
     """What it applied last, or an earlier process of its name did."""
+    refused: int = -1
+    """Seq of routes that it does not apply; -1: none."""
+    cause: str = ""
 
     @property
     def is_living(self) -> bool:
@@ -54,8 +57,20 @@ def receipts(state: Path, model: str) -> Iterator[Receipt]:
             said = json.loads(path.read_bytes())
             yield Receipt(
                 path.stem, int(said["pid"]), float(said.get("started_at", 0.0)), int(said["epoch"]), int(said["seq"]),
-                bool(said.get("waits")), dict(said.get("routes") or {}),
+                bool(said.get("waits")), dict(said.get("routes") or {}), int(said.get("refused", -1)), str(said.get("cause", "")),
             )  # fmt: skip
+
+
+def refusal(state: Path, model: str, routed_at: int) -> str:
+    """Which server goes on with the routes that it has, for it refuses these or later ones, and why; empty: none does."""
+    return next(
+        (
+            f"{r.server} refuses the routes: {r.cause}"
+            for r in receipts(state, model)
+            if r.refused >= routed_at > 0
+        ),
+        "",
+    )
 
 
 def is_at_work(state: Path, server: str, pid: int) -> bool:
