@@ -122,11 +122,14 @@ def test_a_stuck_stream_is_found_by_reading_and_told_with_the_same_key(ledger, r
     assert (what.kind, what.ref, what.about, what.command) == ("stuck", planted.ref, "production/wine", "gyrostat audit verify")  # fmt: skip
 
 
-def test_routes_that_a_server_refuses_are_stuck(ledger, records, tmp_path):
+@pytest.mark.parametrize("seq", ["99", "null"])
+def test_routes_that_a_server_refuses_are_stuck(ledger, records, tmp_path, seq):
     records.crown()
     folder = tmp_path / "routes" / "wine.applied"
     folder.mkdir(parents=True)
-    (folder / "server-0.json").write_text('{"refused": 99, "cause": "the bundle is altered"}')
+    (folder / "server-0.json").write_text(
+        f'{{"refused": {seq}, "cause": "the bundle is altered", "pid": 1}}'
+    )
     (found,) = stuck(ledger, tmp_path, ["wine"])
     assert (found.stream, found.command) == ("production/wine", "gyrostat roll-back wine")
     assert "the bundle is altered" in found.why

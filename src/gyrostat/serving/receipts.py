@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class Receipt:
     """It takes no requests yet, for another one answers them."""
     routes: dict[str, Any]
     """What it applied last, or an earlier process of its name did."""
-    refused: int = -1
-    """Seq of routes that it does not apply; -1: none."""
+    refused: float = -1
+    """Seq of routes that it does not apply; -1: none; infinity: a file that says no seq."""
     cause: str = ""
 
     @property
@@ -56,9 +57,14 @@ def receipts(state: Path, model: str) -> Iterator[Receipt]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             said = json.loads(path.read_bytes())
             yield Receipt(
-                path.stem, int(said["pid"]), float(said.get("started_at", 0.0)), int(said["epoch"]), int(said["seq"]),
-                bool(said.get("waits")), dict(said.get("routes") or {}), int(said.get("refused", -1)), str(said.get("cause", "")),
+                path.stem, int(said["pid"]), float(said.get("started_at", 0.0)), int(said.get("epoch", 0)), int(said.get("seq", 0)),
+                bool(said.get("waits")), dict(said.get("routes") or {}), _refused(said), str(said.get("cause", "")),
             )  # fmt: skip
+
+
+def _refused(said: dict[str, Any]) -> float:
+    seq = said.get("refused", -1)
+    return inf if seq is None else float(seq)
 
 
 def refusal(state: Path, model: str, routed_at: int) -> str:
