@@ -4,8 +4,7 @@
 # ///
 """LitServe around the same graph, with its batching: GRAPH and PORT in, two workers."""
 
-from __future__ import annotations
-
+# Annotations as values: LitServe gives them to FastAPI, which takes a text for a query parameter.
 import sys
 from typing import Any
 

@@ -21,5 +21,8 @@ if __name__ == "__main__":
         mlflow.sklearn.save_model(
             pickle.load(file), folder, pip_requirements=[], serialization_format="cloudpickle"
         )
+    os.environ["PATH"] = (
+        f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # it looks for uvicorn there
+    )
     argv = ["-m", "mlflow", "models", "serve", "-m", str(folder), "-p", port]
     os.execv(sys.executable, [sys.executable, *argv, "--workers", "2", "--env-manager", "local"])
