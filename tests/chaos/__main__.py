@@ -47,7 +47,7 @@ def say(rig: Rig, what: str, found: list[str]) -> None:
     """A line about what was tried."""
     print(f"kill -9 of {what}", flush=True)
     print(
-        f"  {'held' if not found else 'BROKEN'}; {rig.n_asked:,} requests answered so far, {rig.n_lost} lost with a killed server, "
+        f"  {'held' if not found else 'BROKEN'}; {rig.n_asked:,} requests answered so far, {len(rig.lost)} lost with a killed server, "
         f"{len(rig.failed)} failed otherwise",
         flush=True,
     )

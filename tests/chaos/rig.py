@@ -113,7 +113,7 @@ class Rig:
     patience_s: float = 400.0
     failed: list[Any] = field(default_factory=list)
     """Requests that failed though a server lived."""
-    n_lost: int = 0
+    lost: list[Any] = field(default_factory=list)
     """Requests that failed since no server lived: a killed one had them in its hands, or nobody was there."""
     n_asked: int = 0
     ids: set[str] = field(default_factory=set)
@@ -200,7 +200,7 @@ class Rig:
             self._over.wait(0.5)  # until it is known who died
             self._is_down |= "server" not in {what for what, _ in self.processes()}
             if is_owed and self._is_down:
-                self.n_lost += 1
+                self.lost.append(failed)
             elif is_owed:
                 self.failed.append(failed)
 
