@@ -166,7 +166,7 @@ def test_a_page_is_opened_at_the_port_that_really_is_used(wine, monkeypatch):
         wine.open("run/7")
     from gyrostat.processes import runfiles
 
-    run = runfiles.RunFile("control", 1, 0.0, "0", 7123)
+    run = runfiles.RunFile("control", 1, "", "0", 7123)
     monkeypatch.setattr(runfiles, "alive", lambda state: {"control": run})
     assert wine.open("run/7").facts == {"ref": "run/wine/7", "url": "http://127.0.0.1:7123/run/wine/7"}  # fmt: skip
     assert str(wine.open()) == "http://127.0.0.1:7123/"

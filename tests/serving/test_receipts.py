@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 
-import psutil
 import pytest
 
+from gyrostat import pids
 from gyrostat.loop.assemble import LocalWorld
 from gyrostat.serving import receipts
 
@@ -18,7 +18,7 @@ def say(tmp_path):
     folder = receipts.folder(tmp_path, "wine")
     folder.mkdir(parents=True)
     (tmp_path / "routes" / "wine.json").write_text("{}")
-    mine = {"pid": os.getpid(), "started_at": psutil.Process().create_time(), "epoch": 1}
+    mine = {"pid": os.getpid(), "birth": pids.birth(os.getpid()), "epoch": 1}
 
     def saying(server, seq, **more):
         (folder / f"{server}.json").write_text(json.dumps(mine | {"seq": seq} | more))
@@ -42,7 +42,7 @@ def test_the_oldest_routes_that_a_living_server_answers_by_count(say, served):
 
 def test_a_pid_that_another_process_got_meanwhile_is_not_the_server(say, served):
     say("server-0", 8)
-    say("server-1", 7, started_at=psutil.Process().create_time() - 60)
+    say("server-1", 7, birth=pids.birth(os.getpid())[:-1] + "x")
     assert served() == 8
 
 
@@ -51,7 +51,7 @@ def test_one_that_ended_or_is_a_zombie_does_not_count(say, served):
     child = subprocess.Popen([sys.executable, "-c", ""])
     try:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        say("server-1", 7, pid=child.pid, started_at=0.0)
+        say("server-1", 7, pid=child.pid, birth="")
         assert served() == 8
     finally:
         child.wait()

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 from gyrostat_runtime.files import write_atomic
 
-from gyrostat import __version__
+from gyrostat import __version__, pids
 from gyrostat.errors import TakenError
 
 
@@ -29,28 +29,21 @@ class RunFile:
 
     name: str
     pid: int
-    started_at: float
-    """When the kernel started it, seconds since 1970; tells a reused pid from the real one."""
+    birth: str
+    """Tells a reused pid from the real one."""
     release: str
     port: int = 0
 
     @property
     def is_alive(self) -> bool:
         """Whether this very process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                abs(process.create_time() - self.started_at) < 1.0
-                and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.Error:
-            return False
+        return bool(self.birth) and pids.is_living(self.pid, self.birth)
 
 
 def write(state: Path, name: str, *, pid: int | None = None, port: int = 0) -> RunFile:
     """Say that the process `pid` (this one, if not given) runs as `name`."""
     pid = pid or os.getpid()
-    run = RunFile(name, pid, psutil.Process(pid).create_time(), __version__, port)
+    run = RunFile(name, pid, pids.birth(pid), __version__, port)
     folder = state / "run"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"{name}.json", json.dumps(asdict(run)).encode())

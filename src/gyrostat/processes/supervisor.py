@@ -24,6 +24,7 @@ from typing import IO
 import psutil
 from gyrostat_runtime import flight, log
 
+from gyrostat import pids
 from gyrostat.errors import TakenError
 from gyrostat.processes import handover, runfiles
 from gyrostat.processes.runfiles import RunFile
@@ -413,7 +414,7 @@ def _generation(run: RunFile) -> str:
 
 def _that_answer(state: Path, servers: list[RunFile]) -> list[RunFile]:
     """One generation: where two live, the newer once it is at work, for then the older may be ending already."""
-    by_age = sorted(servers, key=lambda run: run.started_at)
+    by_age = sorted(servers, key=lambda run: run.birth)
     both = [
         [r for r in by_age if _generation(r) == g] for g in dict.fromkeys(map(_generation, by_age))
     ]
@@ -433,5 +434,5 @@ def _marked(state: Path) -> list[RunFile]:
             if name and process.environ().get(MARK) == str(state):
                 if "--worker" in command:
                     name = command[command.index("--worker") + 1]
-                found.append(RunFile(name, process.pid, process.create_time(), release=""))
+                found.append(RunFile(name, process.pid, pids.birth(process.pid), release=""))
     return found

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import psutil
+from gyrostat import pids
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +19,8 @@ class Receipt:
 
     server: str
     pid: int
-    started_at: float
-    """When the kernel started that process, seconds since 1970; 0: an older release, which does not say."""
+    birth: str
+    """Of that process; empty: an older release, which does not say."""
     epoch: int
     seq: int
     """Of the routes by which it answers; 0: of none."""
@@ -37,13 +35,7 @@ class Receipt:
     @property
     def is_living(self) -> bool:
         """Whether the process that said so still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return process.status() != psutil.STATUS_ZOMBIE and (
-                not self.started_at or abs(process.create_time() - self.started_at) < 1.0
-            )
-        except psutil.Error:
-            return False
+        return pids.is_living(self.pid, self.birth)
 
 
 def folder(state: Path, model: str) -> Path:
@@ -57,7 +49,7 @@ def receipts(state: Path, model: str) -> Iterator[Receipt]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             said = json.loads(path.read_bytes())
             yield Receipt(
-                path.stem, int(said["pid"]), float(said.get("started_at", 0.0)), int(said.get("epoch", 0)), int(said.get("seq", 0)),
+                path.stem, int(said["pid"]), str(said.get("birth", "")), int(said.get("epoch", 0)), int(said.get("seq", 0)),
                 bool(said.get("waits")), dict(said.get("routes") or {}), _refused(said), str(said.get("cause", "")),
             )  # fmt: skip
 
@@ -94,9 +86,3 @@ def forget(state: Path, *, but: set[str]) -> None:
         if path.stem not in but:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-@cache
-def started_at() -> float:
-    """When this process was started."""
-    return psutil.Process(os.getpid()).create_time()

@@ -20,8 +20,9 @@ from gyrostat_runtime.files import write_atomic
 from gyrostat_runtime.flight import InFlight
 from gyrostat_runtime.session import Session, typical_rows
 
+from gyrostat import pids
 from gyrostat.serving.arms import BadRoutesError, Loaded, Routes, Served
-from gyrostat.serving.receipts import folder, receipts, started_at
+from gyrostat.serving.receipts import folder, receipts
 
 _log = logging.getLogger(__name__)
 POLL_S = 0.05
@@ -58,7 +59,7 @@ class Receiver:
         self._applying: asyncio.Task[None] | None = None
         self._floor = (0, 0)
         """Place of the routes that were applied last, also by an earlier process or another server."""
-        self._is_open = False
+        self._is_open, self._birth = False, pids.birth(os.getpid())
         self._said: dict[str, Any] = {}
         self._unwritten: dict[str, Any] | None = None
 
@@ -236,7 +237,7 @@ class Receiver:
 
     def _write(self, said: dict[str, Any]) -> None:
         self._said = said
-        value = said | {"pid": os.getpid(), "started_at": started_at()}
+        value = said | {"pid": os.getpid(), "birth": self._birth}
         if not self._is_open:
             value["waits"] = True
         try:
