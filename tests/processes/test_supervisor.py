@@ -129,8 +129,8 @@ def test_a_server_ends_when_the_one_that_replaces_it_answers_and_no_request_fail
         while old.poll() is None:
             lost += not answers(port)
         assert lost == 0
-        until(lambda: runfiles.read(tmp_path, "server-0") is None)
-        assert [r.server for r in receipts.receipts(tmp_path, "wine")] == ["server-0b"]
+        until(lambda: [r.server for r in receipts.receipts(tmp_path, "wine")] == ["server-0b"])
+        assert runfiles.read(tmp_path, "server-0") is None
         assert answers(port)
     assert old.returncode == 0
     assert [is_ready for line, is_ready in said if "ours answers" in line] == [True]
