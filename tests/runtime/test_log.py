@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -69,6 +70,32 @@ def test_a_prediction_reads_back_as_it_was_said(tmp_path):
     (back,) = log.read(tmp_path)
     assert back == frame
     assert [type(v) for v in back.inputs[1]] == [type(v) for v in frame.inputs[1]]
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**65), "half a \ud800 character"])
+def test_a_prediction_that_messagepack_cannot_hold_reads_back_too(tmp_path, value):
+    frame = a_frame(inputs=[[value, 1.5]])
+    with contextlib.closing(Writer(tmp_path, "w0")) as writer:
+        writer.append(frame)
+    assert list(log.read(tmp_path)) == [frame]
+    assert writer.dropped == 0
+
+
+def test_frames_of_the_standard_library_and_of_messagepack_stand_in_one_log(tmp_path, monkeypatch):
+    inputs = [[1.5, -0.0, 3, True, None, "서울", "", 2**63, {"a": [1]}], []]
+    first, second = (a_frame(n * 26, 100.0 + int(n), inputs=inputs) for n in "01")
+    with monkeypatch.context() as device:
+        device.setattr(log, "msgspec", None)
+        with contextlib.closing(Writer(tmp_path, "w0")) as writer:
+            writer.append(first)
+    with contextlib.closing(Writer(tmp_path, "w0")) as writer:
+        writer.append(second)
+    assert list(log.read(tmp_path)) == [first, second]
+    (old, new) = sorted(tmp_path.glob("*.seg"))
+    assert old.read_bytes()[16] == 1
+    assert new.read_bytes()[16] == 6
+    monkeypatch.setattr(log, "msgspec", None)
+    assert list(log.read(tmp_path)) == [first]  # what it cannot read it steps over
 
 
 def test_ids_are_26_letters_and_strictly_increase_even_when_the_clock_goes_back(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -141,10 +142,13 @@ class Loop:
     """Timers that a test fires itself."""
 
     def __init__(self):
-        self.timers = []
+        self.timers, self.now = [], 0.0
+
+    def time(self):
+        return self.now
 
     def call_later(self, seconds, call):
-        self.timers.append((seconds, call))
+        self.timers.append((self.now + seconds, call))
         return SimpleNamespace(cancel=lambda: None)
 
 
@@ -152,12 +156,109 @@ class Loop:
 def connection():
     """A hot protocol on a wire, with a model that does what `connection.model.answer` says."""
     model = SimpleNamespace(is_inline=True, answer=lambda body, key: Answer(200, b"{}"))
-    kind = type("Bound", (HotProtocol,), {"models": SimpleNamespace(find=lambda path: model)})
+    models = SimpleNamespace(find=lambda path: model if path == b"/invocations" else None)
+    kind = type("Bound", (HotProtocol,), {"models": models, "known": {}})
     config = uvicorn.Config(app=lambda: None, log_config=None, lifespan="off", ws="none")
     protocol = kind(config, ServerState(), {}, _loop=Loop())
     wire = Wire()
     protocol.connection_made(wire)
     return SimpleNamespace(protocol=protocol, wire=wire, model=model, loop=protocol.loop)
+
+
+def unparsed(connection):
+    """What comes from now on must be answered without the parser."""
+
+    def feed_data(data):
+        raise AssertionError("parsed")
+
+    connection.protocol.parser = SimpleNamespace(feed_data=feed_data)
+
+
+def said(connection):
+    """Bodies that reached the model, with their keys."""
+    found = []
+    connection.model.answer = lambda body, key: found.append((body, key)) or Answer(200, body)
+    return found
+
+
+def a_post(body, *lines, path=b"/invocations", end=b"\r\n"):
+    head = [
+        b"POST %b HTTP/1.1" % path,
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        *lines,
+    ]
+    return end.join([*head, b"", body])
+
+
+def test_a_head_that_was_read_once_is_known_and_its_body_is_not(connection):
+    found = said(connection)
+    connection.protocol.data_received(a_post(b"1234", b"X-Gyrostat-Key: kim"))
+    connection.protocol.data_received(a_post(b"12", b"X-Gyrostat-Key: lee"))
+    unparsed(connection)
+    connection.protocol.data_received(a_post(b"5678", b"X-Gyrostat-Key: kim"))
+    connection.protocol.data_received(a_post(b"56", b"X-Gyrostat-Key: lee"))
+    assert found == [(b"1234", b"kim"), (b"12", b"lee"), (b"5678", b"kim"), (b"56", b"lee")]
+    assert connection.wire.sent.count(b"HTTP/1.1 200 OK\r\n") == 4
+    assert connection.wire.sent.endswith(b"content-length: 2\r\n\r\n56")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [a_post(b"1234")[:-1], b"4"],
+        [a_post(b"1234") * 2],
+        [a_post(b"1234") + a_post(b"1234")[:-2], b"34"],
+        [b"\r\n" + a_post(b"1234")],
+    ],
+)
+def test_what_comes_otherwise_than_in_one_piece_is_parsed_though_its_head_is_known(
+    connection, pieces
+):
+    connection.protocol.data_received(a_post(b"1234"))
+    found = said(connection)
+    for piece in pieces:
+        connection.protocol.data_received(piece)
+    assert {body for body, _ in found} == {b"1234"}
+    assert len(found) == b"".join(pieces).count(b"POST")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        a_post(b"1234", b"Connection: close"),
+        a_post(b"1234").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        a_post(b"1234", b"X-Long: " + b"a" * hot.HEAD_BYTES),
+        b"POST /invocations HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\n1234\r\n0\r\n\r\n",
+        a_post(b"1234", path=b"/ping"),
+    ],
+)
+def test_a_head_that_asks_for_more_than_an_answer_is_parsed_each_time(connection, first):
+    with contextlib.suppress(Exception):
+        connection.protocol.data_received(first)
+    assert connection.protocol.known == {}
+
+
+def test_a_head_whose_lines_end_by_themselves_is_parsed_each_time(connection):
+    """The parser takes them; we would look for another end of the head."""
+    connection.protocol.data_received(a_post(b"1234", end=b"\n") + b"\r\n\r\n1234")
+    assert connection.protocol.known == {}
+
+
+def test_a_known_head_goes_the_long_way_once_its_model_takes_its_time(connection):
+    connection.protocol.data_received(a_post(b"1234"))
+    connection.model.is_inline = False
+    found = said(connection)
+    with contextlib.suppress(Exception):  # this app is none
+        connection.protocol.data_received(a_post(b"5678"))
+    assert found == []
+
+
+def test_however_many_heads_come_only_so_many_are_kept(connection):
+    for n in range(hot.KNOWN_HEADS * 2):
+        connection.protocol.data_received(a_post(b"1234", b"X-Gyrostat-Key: %d" % n))
+    assert 0 < len(connection.protocol.known) <= hot.KNOWN_HEADS
 
 
 def test_a_fault_of_our_own_is_a_500_without_insides_and_the_connection_lives(connection):
@@ -169,6 +270,31 @@ def test_a_fault_of_our_own_is_a_500_without_insides_and_the_connection_lives(co
     assert connection.wire.sent.startswith(b"HTTP/1.1 500 ")
     assert b"secret" not in connection.wire.sent
     assert not connection.wire.is_closed
+
+
+def test_a_connection_is_closed_so_long_after_it_last_said_something_and_never_in_the_middle(
+    connection,
+):
+    loop, patience = connection.loop, connection.protocol.timeout_keep_alive
+
+    def look():
+        """Fire the one timer that looks for silence, when it is due."""
+        loop.now, call = loop.timers.pop(0)
+        call()
+
+    loop.now = 1.0
+    connection.protocol.data_received(POST)
+    look()
+    assert loop.now == patience
+    assert not connection.wire.is_closed  # it fell silent later than it came
+    connection.protocol.data_received(POST[:-1])
+    loop.timers.pop()  # which gives up a request that never ends
+    look()
+    look()
+    assert not connection.wire.is_closed  # half a request is here
+    connection.protocol.data_received(POST[-1:])
+    look()
+    assert connection.wire.is_closed
 
 
 def test_a_request_that_never_ends_is_given_up_with_a_408(connection):

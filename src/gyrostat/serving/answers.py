@@ -84,14 +84,27 @@ _LINES = {
 
 def wire(answer: Answer, default_headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
     """The whole answer as it goes over the socket."""
-    parts = [_LINES[answer.status], b"%d\r\n" % len(answer.body)]
-    parts += [b"%b: %b\r\n" % header for header in default_headers]
+    head = b"%b%d\r\n%b" % (_LINES[answer.status], len(answer.body), _said(default_headers))
     if answer.retry_after_s is not None or answer.allow:
-        parts += [b"%b: %b\r\n" % header for header in extra_headers(answer)]
+        head += _lines(extra_headers(answer))
     if not keep_alive:
-        parts.append(b"connection: close\r\n")
-    parts += [b"\r\n", answer.body]
-    return b"".join(parts)
+        head += b"connection: close\r\n"
+    return b"%b\r\n%b" % (head, answer.body)
+
+
+def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+_last_said: tuple[list[tuple[bytes, bytes]], bytes] = [], b""
+
+
+def _said(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of headers that come with every answer; the server makes a new list of them each second."""
+    global _last_said
+    if headers is not _last_said[0]:
+        _last_said = headers, _lines(headers)
+    return _last_said[1]
 
 
 def extra_headers(answer: Answer) -> list[tuple[bytes, bytes]]:

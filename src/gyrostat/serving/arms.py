@@ -146,6 +146,8 @@ class Served:
     """Candidates first: a key that was theirs at 5 % is theirs at 25 %."""
     shadows: tuple[Arm, ...]
     applied_at: float
+    is_inline: bool
+    """Whether every arm that answers does so without another thread."""
 
     @classmethod
     def of(
@@ -172,12 +174,8 @@ class Served:
             tuple(live),
             tuple(a for a in arms if a.spec.shadow),
             applied_at,
+            all(arm.loaded.is_inline for arm in live),
         )
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether every arm that answers does so without another thread."""
-        return all(arm.loaded.is_inline for arm in self.live)
 
     def choose(self, key: bytes) -> Arm:
         """The arm for one request: drawn by share; with a key always the same one while shares stand."""

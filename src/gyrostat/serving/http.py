@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,14 +25,31 @@ _log = logging.getLogger(__name__)
 KEY_HEADER = b"x-gyrostat-key"
 READ_TIMEOUT_S = 60.0
 """A request that has not arrived whole after this long is given up, with its connection."""
+KNOWN_HEADS, HEAD_BYTES = 512, 1024
+"""So many heads of hot requests are known again without being parsed, each of at most so many bytes."""
 LAST_CALL_S = 0.3
 """Of a server that ends: so long a silent connection stays open for a request that is on its way."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the parser found in a head. The same bytes say the same, as long as the server lives."""
+
+    model: Model
+    key: bytes
+    n_bytes: int
+    """Of the body."""
+
+
 class HotProtocol(HttpToolsProtocol):
-    """One connection. `models` and `hot_bytes` are set on a subclass for each server."""
+    """One connection. `models`, `known` and `hot_bytes` are set on a subclass for each server.
+
+    A client sends the same head again and again. The parser reads it once; a request that comes in one piece with a head
+    that is known is answered without it.
+    """
 
     models: Models
+    known: dict[bytes, _Known]
     hot_bytes: int = INLINE_BYTES
     """A larger body goes the long way, where it is answered aside or refused."""
     token: bytes = b""
@@ -46,7 +65,10 @@ class HotProtocol(HttpToolsProtocol):
         self._is_ending = False
         self._is_arriving = False
         self._closes_after = False
+        self._head = b""
         self._late: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
 
     # ---- the parser's callbacks ----
 
@@ -93,24 +115,38 @@ class HotProtocol(HttpToolsProtocol):
             self._close_if_asked()
         else:
             body, self._hot = b"".join(self._hot), None
-            try:
-                answer = model.answer(body, self._key)
-            except Exception:  # noqa: BLE001 - the outer edge: to the parser any exception is a malformed request
-                _log.exception("the server failed on a request")
-                answer = error(
-                    500,
-                    "serving.internal",
-                    "the server failed on this request",
-                    at="",
-                    request_id=secrets.token_hex(8),
-                )
-            self._answer(answer)
+            keep_alive = (
+                not self._is_ending
+                and self._parser.should_keep_alive()
+                and self._parser.get_http_version() != "1.0"
+            )
+            if keep_alive and self._head:
+                self._remember(model, len(body))
+            self._write(self._ask(model, body, self._key), keep_alive=keep_alive)
 
     # ---- the connection's callbacks ----
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        super().data_received(data)
+        self._heard_at = self.loop.time()
+        if self._is_arriving or self._is_ending or self._is_busy():
+            super().data_received(data)
+        else:
+            head, _, body = data.partition(b"\r\n\r\n")
+            known = self.known.get(head)
+            if (
+                known is not None
+                and len(body) == known.n_bytes
+                and known.model.is_inline
+                and not self.flow.write_paused
+                and not self.transport.is_closing()
+            ):
+                self._unset_keepalive_if_required()
+                self._write(self._ask(known.model, body, known.key))
+                return
+            self._head = head
+            super().data_received(data)
+            self._head = b""
         if self._is_arriving:
             if self._late is None:
                 self._late = self.loop.call_later(READ_TIMEOUT_S, self._give_up)
@@ -122,15 +158,15 @@ class HotProtocol(HttpToolsProtocol):
         """A client is here."""
         super().connection_made(transport)
         # A connection over which nothing comes is closed like one that fell silent.
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._heard_at = self.loop.time()
+        self._look_if_silent()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A client is gone."""
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        for timer in (self._late, self._idle):
+            if timer is not None:
+                timer.cancel()
+        self._late = self._idle = None
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self._parser = None  # it refers back to here
@@ -177,6 +213,7 @@ class HotProtocol(HttpToolsProtocol):
         return (self.cycle is not None and not self.cycle.response_complete) or bool(self.pipeline)
 
     def _go_cold(self) -> None:
+        self._head = b""
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect
@@ -199,20 +236,43 @@ class HotProtocol(HttpToolsProtocol):
         for part in parts:
             super().on_body(part)
 
-    def _answer(self, answer: Answer) -> None:
-        keep_alive = (
-            not self._is_ending
-            and self._parser.should_keep_alive()
-            and self._parser.get_http_version() != "1.0"
-        )
+    def _remember(self, model: Model, n_bytes: int) -> None:
+        """The first request of what has just come: by its head it is known from now on."""
+        head, self._head = self._head, b""
+        is_whole = head.count(b"\r\n") == head.count(b"\n") == head.count(b"\r")
+        has_length = any(name == b"content-length" for name, _ in self.headers)
+        # Where lines end otherwise, or the body in itself, the parser may have seen another end of the head than we did.
+        if is_whole and has_length and len(head) <= HEAD_BYTES:
+            if len(self.known) >= KNOWN_HEADS:
+                self.known.clear()
+            self.known[head] = _Known(model, self._key, n_bytes)
+
+    def _ask(self, model: Model, body: bytes, key: bytes) -> Answer:
+        try:
+            return model.answer(body, key)
+        except Exception:  # noqa: BLE001 - the outer edge: to the parser any exception is a malformed request
+            _log.exception("the server failed on a request")
+            return error(
+                500,
+                "serving.internal",
+                "the server failed on this request",
+                at="",
+                request_id=secrets.token_hex(8),
+            )
+
+    def _write(self, answer: Answer, *, keep_alive: bool = True) -> None:
         self.transport.write(wire(answer, self.server_state.default_headers, keep_alive=keep_alive))
         self.server_state.total_requests += 1
-        if keep_alive:
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        else:
+        if not keep_alive:
+            self.transport.close()
+
+    def _look_if_silent(self) -> None:
+        """Close a connection that has said nothing for too long. One timer for its whole life, as one for each answer costs."""
+        left_s = self._heard_at + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0 or self._is_arriving or self._is_busy():
+            wait_s = left_s if left_s > 0 else self.timeout_keep_alive
+            self._idle = self.loop.call_later(wait_s, self._look_if_silent)
+        elif not self.transport.is_closing():
             self.transport.close()
 
     def _end_idle(self) -> None:
@@ -236,6 +296,7 @@ class HotProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+@lru_cache(maxsize=64)
 def is_json_type(content_type: bytes) -> bool:
     """Whether a Content-Type says JSON, in UTF-8 where it says a charset."""
     return _is_type(content_type, b"application/json")

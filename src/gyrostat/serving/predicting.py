@@ -269,26 +269,23 @@ class Model:
         key: str,
     ) -> None:
         """In any thread."""
-        frame = Frame(
-            id,
-            time.time(),
-            served.routes.seq,
-            arm.spec.bundle,
-            role,
-            result.status,
-            latency_s,
-            key,
-            n,
+        table, predictions = result.table, result.predictions
+        outputs, scores, code = (
+            (predictions.values, _scores(predictions, arm), "")
+            if predictions is not None
+            else ([], [], result.code)
         )
-        if result.table is not None:
-            frame.inputs = self._masked(result.table, arm)
-            frame.new, frame.missing = result.table.new, result.table.missing
-        if (predictions := result.predictions) is not None:
-            frame.outputs = predictions.values
-            frame.scores = _scores(predictions, arm)
-        else:
-            frame.error = result.code
-        self.writer.append(frame)
+        inputs, new, missing = (
+            (self._masked(table, arm), table.new, table.missing)
+            if table is not None
+            else ([], {}, {})
+        )
+        self.writer.append(
+            Frame(
+                id, time.time(), served.routes.seq, arm.spec.bundle, role, result.status, latency_s, key, n,
+                inputs, outputs, scores, new, missing, code,
+            )
+        )  # fmt: skip
 
     def _masked(self, table: Rows, arm: Arm) -> list[list[Any]]:
         schema = arm.loaded.schema
@@ -356,7 +353,7 @@ def _scores(predictions: Predictions, arm: Arm) -> list[float]:
     scores = predictions.scores
     output = arm.loaded.schema.output
     if scores.ndim == 1:
-        return scores.tolist()
+        return predictions.values
     if output.task == "binary" and output.positive in output.classes:
         return scores[:, output.classes.index(output.positive)].tolist()
     return scores.max(axis=1).tolist()

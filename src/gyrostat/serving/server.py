@@ -84,6 +84,7 @@ def serve(
                 (HotProtocol,),
                 {
                     "models": all_models,
+                    "known": {},
                     "hot_bytes": min(INLINE_BYTES, settings.max_body_bytes),
                     "token": token.encode(),
                 },

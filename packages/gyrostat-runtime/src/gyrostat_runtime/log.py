@@ -30,12 +30,20 @@ from gyrostat_runtime import flight
 from gyrostat_runtime.files import sync_folder, write_new
 from gyrostat_runtime.flight import Debt, InFlight
 
+try:
+    import msgspec
+except (
+    ImportError
+):  # on a device: frames are laid out by the standard library, which everybody reads
+    msgspec = None
+
 Arm = Literal["champion", "candidate", "shadow"]
 
 _MAGIC = b"GYRSEG1\n"
 _HEAD = struct.Struct("<II")
 _NAME = re.compile(r"^(?P<writer>[A-Za-z0-9_-]+)\.(?P<n>\d{8})\.seg$")
-_PREDICTION, _HEARTBEAT, _SEALED, _LABEL, _OWED = 1, 2, 3, 4, 5
+_PREDICTION, _HEARTBEAT, _SEALED, _LABEL, _OWED, _PACKED = 1, 2, 3, 4, 5, 6
+_PACKED_BYTE = bytes([_PACKED])
 _ARMS: tuple[Arm, ...] = ("champion", "candidate", "shadow")
 _PENDING_BYTES = 32_000_000
 _POLL_BYTES = 8_000_000
@@ -163,6 +171,7 @@ class _Ids:
         self._counter = secrets.randbits(40)
         self._ms = after_ms
         self._time = _base32(after_ms, 5)
+        self._block, self._prefix = -1, ""
         self._lock = threading.Lock()
 
     def next(self, at: float) -> str:
@@ -172,7 +181,10 @@ class _Ids:
             if ms > self._ms:
                 self._ms, self._time = ms, _base32(ms, 5)
             self._counter += 1
-            return self._time + self._writer + _base32(self._counter, 5)
+            if self._counter >> 10 != self._block:
+                self._block = self._counter >> 10
+                self._prefix = self._writer + _base32(self._block, 4)
+            return self._time + self._prefix + _PAIRS[self._counter & 1023]
 
 
 # ---- values: a tag for each, fixed parts by one struct, then texts ---------------------------------
@@ -305,6 +317,45 @@ def _pack_frame(frame: Frame) -> bytes:
     )
 
 
+if msgspec is not None:
+    _encode = msgspec.msgpack.Encoder().encode
+    _decode = msgspec.msgpack.Decoder(
+        tuple[
+            float, float, int, int, int, int, str, str, str, str,
+            list[list[Any]], list[Any], list[float], dict[str, int], dict[str, int],
+        ]
+    ).decode  # fmt: skip
+
+
+def _lay_out(frame: Frame) -> bytes:
+    """A frame by MessagePack, which costs next to nothing; by `_pack_frame` where that is not there or cannot hold it."""
+    if msgspec is None:
+        return _pack_frame(frame)
+    try:
+        return _PACKED_BYTE + _encode(
+            (
+                frame.at, frame.latency_s, frame.routes_seq, frame.status, _ARMS.index(frame.arm), frame.n, frame.id,
+                frame.bundle, frame.key, frame.error, frame.inputs, frame.outputs, frame.scores, frame.new, frame.missing,
+            )
+        )  # fmt: skip
+    except (OverflowError, UnicodeError, TypeError):
+        # A whole number beyond 64 bits, half a character.
+        return _pack_frame(frame)
+
+
+def _unpack_packed(raw: bytes) -> Frame | None:
+    if msgspec is None:  # written on another machine, or by another environment
+        return None
+    (
+        at, latency_s, routes_seq, status, arm, n, id, bundle, key, error,
+        inputs, outputs, scores, new, missing,
+    ) = _decode(memoryview(raw)[1:])  # fmt: skip
+    return Frame(
+        id, at, routes_seq, bundle, _ARMS[arm], status, latency_s, key, n, inputs, outputs, scores,
+        new, missing, error,
+    )  # fmt: skip
+
+
 def _unpack_frame(raw: bytes) -> Frame:
     _, at, latency_s, routes_seq, status, arm, n = _FIXED.unpack_from(raw)
     r = _Reader(raw, _FIXED.size)
@@ -365,6 +416,8 @@ _Value = Frame | Heartbeat | Sealed | Owed | Label
 def _unpack(raw: bytes, writer: str) -> _Value | None:
     """One payload as a value; None for a kind that a newer release has written."""
     kind = raw[0]
+    if kind == _PACKED:
+        return _unpack_packed(raw)
     if kind == _PREDICTION:
         return _unpack_frame(raw)
     if kind == _HEARTBEAT:
@@ -560,7 +613,7 @@ class Writer(_SegmentWriter):
 
     def _append(self, frame: Frame) -> None:
         try:
-            payload = _pack_frame(frame)
+            payload = _lay_out(frame)
         except (struct.error, ValueError, TypeError, UnicodeError, RecursionError) as error:
             self.dropped += 1
             self.last_error = f"a prediction cannot be laid out: {type(error).__name__}"

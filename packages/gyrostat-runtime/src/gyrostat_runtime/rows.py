@@ -454,8 +454,8 @@ class _Table:
     """Columns in the order of the schema's inputs, and where in the body each cell stood."""
 
     n: int
-    columns: list[Any]
-    """A sequence of values for each input; None for one that was left out."""
+    sent: list[Any] | None
+    """Columns as `columns`; None: `rows` has them, and most often nobody asks."""
     at: Callable[[int, str], str]
     pairs: int
     """Key-value pairs in the body, the form's own among them."""
@@ -463,6 +463,13 @@ class _Table:
     """The rows themselves, where the body held them in the schema's order."""
     named: int = 0
     """How often each column name stands as a key."""
+
+    @property
+    def columns(self) -> list[Any]:
+        """A sequence of values for each input; None for one that was left out."""
+        if self.sent is None:
+            self.sent = list(zip(*(self.rows or []), strict=True))
+        return self.sent
 
     def colons(self, plan: _Plan) -> int:
         texts = chain.from_iterable(
@@ -615,12 +622,12 @@ def _table_of_rows(
             _refuse("wrong_type", f"a row must be a list, not {_kind_of(row)}", f"{at}[{i}]")
         if len(row) != width:
             _refuse("ragged", f"a row must have {width} values, this has {len(row)}", f"{at}[{i}]")
-    # No columns at all (every input can be left out): rows of nothing.
-    sent: list[Any] = list(zip(*data, strict=True))
     if in_order:
         return _Table(
-            len(data), sent, lambda i, name: f"{at}[{i}][{plan.index[name]}]", 1, rows=data
+            len(data), None, lambda i, name: f"{at}[{i}][{plan.index[name]}]", 1, rows=data
         )
+    # No columns at all (every input can be left out): rows of nothing.
+    sent: list[Any] = list(zip(*data, strict=True))
     place = {name: j for j, name in enumerate(names)}
     columns = [sent[place[name]] if name in place else None for name in plan.names]
     return _Table(len(data), columns, lambda i, name: f"{at}[{i}][{place[name]}]", 1)

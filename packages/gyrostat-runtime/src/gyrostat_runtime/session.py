@@ -239,7 +239,8 @@ class _Graph:
     def scores(self, rows: Rows) -> np.ndarray:
         feed: dict[str, np.ndarray] = {}
         if self._num_type is not None:
-            feed["num"] = cast("np.ndarray", rows.num).astype(self._num_type, copy=False)
+            num = cast("np.ndarray", rows.num)
+            feed["num"] = num if num.dtype == self._num_type else num.astype(self._num_type)
         if rows.cat is not None:
             feed["cat"] = rows.cat
         try:
