@@ -28,7 +28,7 @@ _OF_KIND = {
 _WHOLE = {f"INT{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (8, 16, 32, 64)} | {
     f"UINT{n}": (0, 2**n - 1) for n in (8, 16, 32, 64)
 }
-_TYPES: dict[str, tuple[type, ...]] = {
+DATATYPES: dict[str, tuple[type, ...]] = {
     **{f"FP{n}": (float, int) for n in (16, 32, 64)},
     **{name: (int,) for name in _WHOLE},
     "BOOL": (bool,),
@@ -240,10 +240,10 @@ def _parts(tensor: dict[str, Any], name: str, at: str) -> tuple[list[int], str, 
             _refuse("form", f"a tensor has no {key[:80]!r}", at)
     _check_parameters(tensor, at)
     kind, shape, data = tensor.get("datatype"), tensor.get("shape"), tensor.get("data")
-    if type(kind) is not str or kind not in _TYPES:
+    if type(kind) is not str or kind not in DATATYPES:
         _refuse(
             "form",
-            f"{name[:80]!r}: the datatype is one of {', '.join(_TYPES)}",
+            f"{name[:80]!r}: the datatype is one of {', '.join(DATATYPES)}",
             f"{at}.datatype",
         )
     if type(shape) is not list or not 1 <= len(shape) <= 2:
@@ -286,7 +286,7 @@ def _flat(data: list[Any], shape: list[int], name: str, at: str) -> tuple[list[A
 
 def _check_values(values: list[Any], kind: str, name: str, path: _At) -> None:
     """Refuse what is not of the tensor's own datatype; null is a missing value in any."""
-    allowed = _TYPES[kind]
+    allowed = DATATYPES[kind]
     wrong = {*map(type, values)} - {*allowed, type(None)}
     # NaN is refused further on, with the word for it.
     wrong -= {kind for kind in wrong if kind not in (int, float, bool, str, list, dict)}

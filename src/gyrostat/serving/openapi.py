@@ -14,6 +14,7 @@ from urllib.parse import quote
 from gyrostat_runtime.rows import LARGEST
 from gyrostat_runtime.schema import Column, Schema
 
+from gyrostat.serving.open_inference import DATATYPES
 from gyrostat.serving.settings import ServingSettings
 
 EXACT = 2**53
@@ -112,10 +113,10 @@ def _of_model(
     ]  # fmt: skip
     split = {
         "type": "object", "required": ["dataframe_split"],
-        "properties": {"dataframe_split": {"type": "object", "required": ["columns", "data"]}}, "additionalProperties": False,
+        "properties": {"dataframe_split": _split(schema)}, "additionalProperties": False,
     }  # fmt: skip
     columns = {
-        "type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "object"}}, "additionalProperties": False,
+        "type": "object", "required": ["inputs"], "properties": {"inputs": _columns(schema)}, "additionalProperties": False,
     }  # fmt: skip
     label = {
         "type": "object", "required": ["id", "label"], "additionalProperties": False,
@@ -140,10 +141,33 @@ def _of_model(
     }  # fmt: skip
 
 
+def _split(schema: Schema | None) -> dict[str, Any]:
+    name = {"enum": [c.name for c in schema.inputs]} if schema else {"type": "string"}
+    return {
+        "type": "object", "required": ["columns", "data"], "additionalProperties": False,
+        "properties": {
+            "columns": {"type": "array", "items": name, "uniqueItems": True},
+            "data": {"type": "array", "items": {"type": "array"}, "minItems": 1, "description": "Rows, their values in the order of columns"},
+            "index": {"description": "Not looked at"},
+        },
+    }  # fmt: skip
+
+
+def _columns(schema: Schema | None) -> dict[str, Any]:
+    if schema is None:
+        return {"type": "object"}
+    features = {feature.column for feature in schema.features}
+    return {
+        "type": "object", "required": [c.name for c in schema.inputs if c.name in features], "additionalProperties": False,
+        "properties": {c.name: {"type": "array", "minItems": 1} for c in schema.inputs},
+        "description": "Values by column, equally many of each",
+    }  # fmt: skip
+
+
 def _tensors(name: str) -> dict[str, Any]:
     tensor = {
         "type": "object", "required": ["name", "shape", "datatype"],
-        "properties": {"name": {"type": "string"}, "shape": {"type": "array"}, "datatype": {"type": "string"}},
+        "properties": {"name": {"type": "string"}, "shape": {"type": "array"}, "datatype": {"enum": list(DATATYPES)}},
     }  # fmt: skip
     body = {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "items": tensor, "minItems": 1}}}  # fmt: skip
     content = {**_json(body), "application/octet-stream": {}}
