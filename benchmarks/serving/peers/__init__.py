@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.serving import servers
 from benchmarks.serving.models import Served
@@ -36,15 +37,20 @@ class Peer:
     """How many times its rate ours should be."""
     takes_graph: bool = True
     """Whether it is given the graph; else the fitted model."""
+    read: Callable[[Any], list[float]] = lambda value: value["predictions"]
+    """Its predictions, from the JSON it answers."""
 
 
-def _peer(name: str, wanted: float, *, takes_graph: bool = True) -> Peer:
-    return Peer(Path(__file__).with_name(f"with_{name}.py"), wanted, takes_graph)
+def _peer(name: str, wanted: float, **how: Any) -> Peer:
+    return Peer(Path(__file__).with_name(f"with_{name}.py"), wanted, **how)
 
 
 PEERS = {
     "fastapi": _peer("fastapi", 7),
     "litserve": _peer("litserve", 25),
+    "bentoml": _peer("bentoml", 25, read=lambda value: value),
+    "mlserver": _peer("mlserver", 25),
+    "ray_serve": _peer("ray_serve", 120),
     "mlflow": _peer("mlflow", 700, takes_graph=False),
 }
 
@@ -67,7 +73,7 @@ def started(name: str, served: Served) -> Iterator[Server]:
             [str(python), *_argv(peer, python), str(model), str(port)],
             log=log,
         )
-        server = Server(name, port, [root], log)
+        server = Server(name, port, [root], log, read=peer.read)
         try:
             servers.wait(server, served, began)
             yield server
