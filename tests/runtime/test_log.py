@@ -302,6 +302,25 @@ def test_a_sync_that_fails_says_nothing_twice_and_loses_nothing(tmp_path, monkey
             assert writer.sync() == (n % 2 == 0)
     writer.close()
     assert [v for v in values(Tail(tmp_path).poll()) if isinstance(v, Frame)] == frames
+    # What comes after a sync that failed never stands behind what that left, which may be unreadable after a power cut.
+    assert len(list(tmp_path.glob("*.seg"))) == 4
+
+
+def test_losses_move_with_whatever_may_not_be_on_the_disk(tmp_path, monkeypatch):
+    writer = Writer(tmp_path, "w0", sync_s=60)
+    before = writer.losses
+    writer.append(a_frame(writer.next_id(1.0), 1.0))
+    assert writer.sync()
+    assert writer.losses == before
+    writer.append(a_frame(inputs=[[object()]]))
+    dropped = writer.losses
+    assert dropped != before
+    with monkeypatch.context() as disk:
+        disk.setattr(log.os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "")))
+        writer.append(a_frame(writer.next_id(2.0), 2.0))
+        assert not writer.sync()
+    assert writer.losses != dropped
+    writer.close()
 
 
 def test_a_value_that_cannot_be_laid_out_is_counted_not_raised(tmp_path):

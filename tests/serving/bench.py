@@ -178,9 +178,9 @@ class Bench:
             )
         )
 
-    def serve(self, *models: str, **settings: Any) -> Server:
-        """Start a server process and wait until it answers."""
-        server = Server(self.state, models or ("wine",), settings)
+    def serve(self, *models: str, serving: dict[str, Any] | None = None, **settings: Any) -> Server:
+        """Start a server process and wait until it answers; `serving` is said of each model."""
+        server = Server(self.state, models or ("wine",), settings, serving or {})
         self.servers.append(server)
         until(lambda: server.ask("GET", "/health")[0] == 200, seconds=60.0)
         return server
@@ -201,9 +201,18 @@ def arm(
 class Server:
     """One server process."""
 
-    def __init__(self, state: Path, models: Sequence[str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        state: Path,
+        models: Sequence[str],
+        settings: dict[str, Any],
+        serving: dict[str, Any],
+    ) -> None:
         self.errors = (state / "server.err").open("ab")
-        value = {"server": {"log_sync_s": 0.05} | settings, "models": {m: {} for m in models}}
+        value = {
+            "server": {"log_sync_s": 0.05} | settings,
+            "models": {m: serving for m in models},
+        }
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "gyrostat.processes.server"),

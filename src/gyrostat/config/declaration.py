@@ -85,7 +85,13 @@ def build(values: Mapping[str, Any]) -> Declaration:
         )
     return Declaration(
         {name: _model(name, model) for name, model in tree["models"].items()},
-        ServerSettings(server["port"], server["host"], server["workers"], server["max_body"]),
+        ServerSettings(
+            server["port"],
+            server["host"],
+            server["workers"],
+            server["max_body"],
+            server["log_sync"],
+        ),
         control_port,
         tree["governance"]["approvers"],
         tree["notify"],

@@ -173,15 +173,18 @@ def number(
     return Value(read, kind + bounds, help, default, schema)
 
 
-def duration(default: str, help: str) -> Value:
+def duration(default: str, help: str, *, low: float = 0.0, high: float = math.inf) -> Value:
     """`50ms`, `10min`, `24h`, `7d`; seconds inside."""
     allowed = "a time with its unit: 50ms, 30s, 10min, 24h, 7d"
+    if high < math.inf:
+        allowed += f"; {1000 * low:g}ms to {high:g}s"
 
     def read(value: Any) -> float:
         found = re.fullmatch(rf"{_NUMBER}\s?(ms|s|sec|min|m|h|d|w)", str(value).strip())
-        if not found:
+        seconds = float(found[1]) * UNITS[found[2]] if found else math.nan
+        if not low <= seconds <= high:
             raise refuse(value, allowed)
-        return float(found[1]) * UNITS[found[2]]
+        return seconds
 
     return Value(
         read,

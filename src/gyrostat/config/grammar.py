@@ -479,6 +479,9 @@ MODEL = Group(
             {
                 "missing": choice(("as_trained", "refuse"), "as_trained", "a missing value"),
                 "new_category": choice(("answer", "refuse"), "answer", "a new category"),
+                "durable": flag(
+                    False, "an answer leaves only once its place in the log is on the disk"
+                ),
             },
             "what counts as an answer",
         ),
@@ -512,6 +515,12 @@ GRAMMAR = Group(
                 ),
                 "workers": number(1, "processes", low=1, high=64, whole=True),
                 "max_body": size("16MB", "largest request"),
+                "log_sync": duration(
+                    "200ms",
+                    "a killed server loses at most what it logged in this time",
+                    low=0.01,
+                    high=60,
+                ),
             },
             "the model server",
         ),

@@ -21,7 +21,7 @@ from gyrostat.serving.arms import Served
 from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, VERTEX, Form
 from gyrostat.serving.http import KEY_HEADER, check_content, check_encoding
 from gyrostat.serving.labels import LabelLog, read_labels
-from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
+from gyrostat.serving.predicting import Model, Models
 from gyrostat.serving.vertex import Vertex
 
 _log = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ def make_app(
     async def answer(request: Request, model: Model, form: Form) -> Response:
         body = await _body(request, max_body_bytes)
         key = dict(request.scope["headers"]).get(KEY_HEADER, b"")
-        if model.is_inline and len(body) <= INLINE_BYTES:
-            return _response(model.answer(body, key, form))
-        return _response(await model.answer_aside(body, key, form))
+        return _response(await model.take(body, key, form))
 
     async def invocations(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/invocations")

@@ -23,6 +23,7 @@ from gyrostat_runtime.session import Predictions
 
 from gyrostat.serving.answers import Answer, Refusal, error
 from gyrostat.serving.arms import Arm, Served
+from gyrostat.serving.commits import Commits
 from gyrostat.serving.forms import INVOCATIONS, Form
 from gyrostat.serving.metrics import Meter
 from gyrostat.serving.routes import Receiver
@@ -63,6 +64,7 @@ class Model:
         """Requests that it does not accept: the caller's fault, no prediction."""
         self.n_errors = 0
         self.meter = Meter()
+        self._commits = Commits(self.writer) if settings.durable else None
         self._pool = pool
         self._in_threads = 0
         self._shadow = _Shadow(self)
@@ -93,6 +95,37 @@ class Model:
         """Whether `answer` may be called on the event loop for a small body."""
         served = self.receiver.served
         return served is not None and served.is_inline
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether an answer waits for its place in the log: then only `take` gives it."""
+        return self._commits is not None
+
+    async def take(self, body: bytes, key: bytes, form: Form) -> Answer:
+        """Answer by the shorter way; of a durable model only what the log has on the disk."""
+        if self._commits is None:
+            return await self._by_shorter_way(body, key, form)
+        if self.writer.last_error:  # then nothing is computed that could not be kept
+            return self._not_kept(form)
+        before = self.writer.losses
+        answer = await self._by_shorter_way(body, key, form)
+        is_kept = await self._commits.done() and self.writer.losses == before
+        return answer if is_kept else self._not_kept(form)
+
+    async def _by_shorter_way(self, body: bytes, key: bytes, form: Form) -> Answer:
+        if self.is_inline and len(body) <= INLINE_BYTES:
+            return self.answer(body, key, form)
+        return await self.answer_aside(body, key, form)
+
+    def _not_kept(self, form: Form) -> Answer:
+        self.meter.refuse(form.route, 503, "serving.not_kept")
+        return Refusal(
+            503,
+            "serving.not_kept",
+            f"model {self.name!r} answers only what its prediction log keeps (serving.durable), and the disk does not take it: "
+            f"{self.writer.last_error or 'a write failed'}. Try again",
+            retry_after_s=2,
+        ).answer(self.writer.next_id(time.time()))
 
     def answer(self, body: bytes, key: bytes, form: Form = INVOCATIONS) -> Answer:
         """Answer at once, in this thread."""
@@ -189,6 +222,8 @@ class Model:
         run = asyncio.get_running_loop().run_in_executor
         await run(None, self._shadow.close)
         await self.receiver.close()
+        if self._commits is not None:
+            await run(None, self._commits.close)
         await run(None, self.writer.close)
 
     def _begin(self) -> tuple[Served | None, str]:
@@ -427,6 +462,8 @@ class Models:
         self.by_name: Mapping[str, Model] = {model.name: model for model in models}
         self.worker = worker
         self._only = next(iter(self.by_name.values())) if len(self.by_name) == 1 else None
+        self._hot = {name: model for name, model in self.by_name.items() if not model.is_durable}
+        self._only_hot = self._only if self._hot else None
 
     def get(self, name: str, *, path: str) -> Model:
         """A model by its name; the empty name is the only one there is.
@@ -451,11 +488,14 @@ class Models:
         )
 
     def find(self, path: bytes) -> Model | None:
-        """The model of a hot path, `/invocations` or `/invocations/<model>`; None for everything else."""
+        """The model of a hot path, `/invocations` or `/invocations/<model>`; None for everything else.
+
+        A durable model has none: its answers wait for the disk.
+        """
         if path == b"/invocations":
-            return self._only
+            return self._only_hot
         if path.startswith(b"/invocations/"):
-            return self.by_name.get(path[13:].decode("latin-1"))
+            return self._hot.get(path[13:].decode("latin-1"))
         return None
 
 

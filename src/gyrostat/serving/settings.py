@@ -14,7 +14,7 @@ class ServerSettings:
     workers: int = 1
     max_body_bytes: int = 16_000_000
     log_sync_s: float = 0.2
-    """Predictions of at most this long may be lost from the log when the power fails."""
+    """Predictions of at most this long may be lost from the log when the process is killed or the power fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +25,5 @@ class ServingSettings:
     """as_trained: a missing value is answered where training had some, else refused; refuse: always refused."""
     new_category: str = "answer"
     """answer (and counted), or refuse."""
+    durable: bool = False
+    """An answer leaves only once its place in the log is on the disk."""

@@ -457,6 +457,8 @@ class _SegmentWriter:
         """Frames that were not written and never will be."""
         self.last_error = ""
         """Why the last write failed; empty once one succeeded again."""
+        self.n_failed = 0
+        """Writes and syncs that failed."""
         self._sync_s, self._segment_bytes = sync_s, segment_bytes
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -489,22 +491,31 @@ class _SegmentWriter:
                 self._pending_bytes, needs_sync, self._needs_sync = 0, self._needs_sync, False
             if not frames:
                 return True
-            written = 0
+            written, n_bytes = 0, sum(map(len, frames))
             try:
                 if self._handle < 0 or self._size >= self._segment_bytes:
                     self._open_next()
                 data = b"".join(frames)
-                while written < len(data):
+                while written < n_bytes:
                     written += os.write(self._handle, memoryview(data)[written:])
                 if needs_sync:
                     os.fdatasync(self._handle)
                 self._size += written
             except OSError as error:
                 self.last_error = f"{error.strerror or error}"
+                self.n_failed += 1
                 self._put_back(frames, written)
+                if written == n_bytes:
+                    # What a failed sync has left on the disk is not known: nothing that will be promised stands behind it.
+                    self._leave()
                 return False
             self.last_error = ""
             return True
+
+    @property
+    def losses(self) -> tuple[int, int]:
+        """What was added since this last moved, and then synced with True, is on the disk: not dropped, nor half written."""
+        return self.dropped, self.n_failed
 
     def close(self) -> None:
         """Write what is left and end; what the disk does not take now is dropped and counted."""
