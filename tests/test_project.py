@@ -26,14 +26,14 @@ def wine(at_rest):
     return gyrostat.Project(at_rest.root)
 
 
-def answered(at_rest, n):
+def answered(at_rest, n, **changes):
     """Predictions of version 1, just now."""
     bundle = f"{1:064x}"
     (at_rest.state / "bundles" / bundle).mkdir(exist_ok=True)
     manifest = {"schema": a_schema().as_json()}
     (at_rest.state / "bundles" / bundle / "manifest.json").write_text(json.dumps(manifest))
     writer = log.Writer(at_rest.state / "log" / "wine", "w0")
-    frames = [a_frame(i, at=time.time() - 60, bundle=bundle) for i in range(n)]
+    frames = [a_frame(i, at=time.time() - 60, bundle=bundle, **changes) for i in range(n)]
     for frame in frames:
         writer.append(frame)
     writer.close()
@@ -136,6 +136,15 @@ def test_what_came_of_a_version_is_its_predictions_and_shadows_apart(at_rest, wi
     assert (version["predictions"], version["shadow"]) == (3, 1)
     assert "1 in shadow, which answered nobody" in version["words"]
     assert told.facts["chain"][-1]["predictions"] == 3
+
+
+@pytest.mark.parametrize("inputs", [[], [[0.5, "a"]]])
+def test_why_says_that_the_inputs_of_a_prediction_were_not_logged(at_rest, wine, inputs):
+    (id,) = answered(at_rest, 1, inputs=inputs)
+    Records(wine.ledger).event("run/wine/1", "run_asked", barred=[])
+    told = wine.why(f"prediction/wine/{id}")
+    assert ("not logged: serving.log_sample" in str(told)) == (not inputs)
+    assert wine.predictions(since="1h")["prediction"].to_list() == [0.1]
 
 
 def test_what_came_of_a_snapshot_are_its_runs_and_none_is_said(tmp_path):

@@ -105,6 +105,7 @@ MISTAKES = [
     ("new_category: answer", "new_category: refus", "models.wine.serving.new_category", 'Did you mean "refuse"?'),
     ("port: 8080", "log_sync: 0s", "server.log_sync", "'0s' is not allowed here. Allowed: a time with its unit: 50ms, 30s, 10min, 24h, 7d; 10ms to 60s"),
     ("port: 8080", "log_sync: 2min", "server.log_sync", "10ms to 60s"),
+    ("new_category: answer", "log_sample: 2", "models.wine.serving.log_sample", "Allowed: a share: 0% to 100%"),
     ("new_category: answer", "durable: 1", "models.wine.serving.durable", "1 is not allowed here"),
     ("    gates:", "    output: {positive: 'yes'}\n    gates:", "models.wine.output.positive", "only a binary task has one"),
     ("    gates:", "    output: {threshold: 1.5}\n    gates:", "models.wine.output.threshold", "1.5 is not allowed here. Allowed: a number, 0 to 1."),

@@ -264,6 +264,17 @@ def test_labelled_predictions_join_and_others_do_not(shop: Any) -> None:
     assert set(traffic["_seen_at"]) == {1000.0}
 
 
+def test_a_labelled_prediction_whose_inputs_were_not_logged_is_no_row(shop: Any) -> None:
+    log(shop, [row_of(500)], [51.5])
+    writer = Writer(shop.state / "log" / "m", "sampled")
+    writer.append(Frame(id := writer.next_id(1000.0), 1000.0, 1, "b", "champion", 200, 0.001, outputs=[1.0]))  # fmt: skip
+    writer.close()
+    labels = LabelWriter(shop.state / "labels" / "m", "sampled")
+    labels.append(Label(id, 50.0, 1001.0))
+    labels.close()
+    assert shop.take()["n_traffic"] == 1
+
+
 def test_traffic_is_left_alone_where_it_is_declared_so(shop: Any) -> None:
     log(shop, [row_of(500)], [51.5])
     assert shop.take(settings=replace(shop.settings, learn_from_traffic=False))["n_traffic"] == 0

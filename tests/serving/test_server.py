@@ -225,6 +225,25 @@ def test_a_shadow_is_asked_and_logged_and_never_answers(served):
     assert {f.bundle for f in shadows.values()} == {other}
 
 
+def test_of_a_share_of_the_predictions_the_inputs_are_logged_and_all_are_counted(bench):
+    other = bench.bundle(7.0)
+    shadow = arm(other, 2, role="candidate", share=0.0, shadow=True)
+    bench.route(arm(bench.bundle(5.0)), shadow)
+    server = bench.serve(serving={"log_sample": 0.25})
+    until(lambda: server.ask("GET", "/ready")[0] == 200)
+    link, n = server.connect(), 200
+    for _ in range(n):
+        server.predict([2.0, None, "kim"], link=link)
+    link.close()
+    found = until(lambda: len(frames(bench)) == 2 * n and frames(bench))
+    with_inputs = [frame for frame in found if frame.inputs]
+    # Five standard deviations of a draw of 200 at 1/4; the two arms log the same ones.
+    assert abs(len(with_inputs) / 2 - n / 4) < 5 * (n * 3 / 16) ** 0.5
+    assert len({frame.id for frame in with_inputs}) == len(with_inputs) / 2
+    assert {len(frame.outputs) for frame in found} == {1}
+    assert [frame.missing for frame in found] == [{"pH": 1}] * 2 * n
+
+
 def test_a_shadow_that_fails_is_counted_against_itself_and_harms_no_answer(served):
     bench, server = served
     bad = bench.bundle(7.0, fails_above=1.5)

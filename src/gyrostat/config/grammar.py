@@ -482,6 +482,10 @@ MODEL = Group(
                 "durable": flag(
                     False, "an answer leaves only once its place in the log is on the disk"
                 ),
+                "log_sample": percent(
+                    "100%",
+                    "of the predictions, logged with inputs; the others cannot be learned from",
+                ),
             },
             "what counts as an answer",
         ),

@@ -129,17 +129,22 @@ def _prediction(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
         "what": "prediction", "ref": str(ref), "value": value, "at": times.iso(frame.at), "status": frame.status,
         "words": f"{answered} at {times.local(frame.at)}, answered in {1000 * frame.latency_s:.2g} ms as {frame.arm}",
     }  # fmt: skip
+    unlogged: list[Link] = []
+    if not frame.is_error and not frame.inputs:
+        text = "not logged: serving.log_sample keeps those of a share, so nothing can be explained or learned by them"
+        unlogged = [{"what": "inputs", "ref": "", "words": text}]
     staged = [e for e in ledger.mentions(frame.bundle) if e.kind == "staging_started"]
     if not staged:
         return [
             head,
+            *unlogged,
             {
                 "what": "model",
                 "ref": "",
                 "words": f"bundle {frame.bundle[:12]}, which this ledger does not know",
             },
         ]
-    return [head, *_version(ledger, state, ref.model, staged[-1])]
+    return [head, *unlogged, *_version(ledger, state, ref.model, staged[-1])]
 
 
 def _batch(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,7 @@ class Model:
         """Requests that it does not accept: the caller's fault, no prediction."""
         self.n_errors = 0
         self.meter = Meter()
+        self._sample = settings.log_sample
         self._commits = Commits(self.writer) if settings.durable else None
         self._pool = pool
         self._in_threads = 0
@@ -310,11 +312,11 @@ class Model:
             if predictions is not None
             else ([], [], result.code)
         )
-        inputs, new, missing = (
-            (self._masked(table, arm), table.new, table.missing)
-            if table is not None
-            else ([], {}, {})
-        )
+        inputs, new, missing = [], {}, {}
+        if table is not None:
+            new, missing = table.new, table.missing
+            if self._sample >= 1 or _place(id) < self._sample:
+                inputs = self._masked(table, arm)
         self.writer.append(
             Frame(
                 id, time.time(), served.routes.seq, arm.spec.bundle, role, result.status, latency_s, key, n,
@@ -382,6 +384,11 @@ class _Result:
         return error(
             500, "serving.internal", "the server failed on this request", at="$", request_id=id
         )
+
+
+def _place(id: str) -> float:
+    """A prediction's fixed place in [0, 1), so that all arms that saw it log its inputs, or none does."""
+    return zlib.crc32(id.encode()) / 2**32
 
 
 def _scores(predictions: Predictions, arm: Arm) -> list[float]:

@@ -27,3 +27,5 @@ class ServingSettings:
     """answer (and counted), or refuse."""
     durable: bool = False
     """An answer leaves only once its place in the log is on the disk."""
+    log_sample: float = 1.0
+    """Share of the predictions that are logged with their inputs; all are logged and counted."""
