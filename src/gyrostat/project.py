@@ -591,9 +591,10 @@ class Project:
             limit: of more rows than this the newest are given, and a warning says how many there were.
 
         Returns:
-            Columns `id, time, version, arm, status, inputs, prediction, label`. `inputs` is a struct
-            (`frame.unnest("inputs")` spreads it); personal columns are the hashes that were logged. `prediction` is null
-            where an error was answered, `label` where none has come. Rows with the arm `shadow` answered nobody.
+            Columns `id, time, version, arm, asked, key, status, inputs, prediction, label`. `inputs` is a struct
+            (`frame.unnest("inputs")` spreads it); personal columns and keys are the hashes that were logged. `prediction`
+            is null where an error was answered, `label` where none has come. Rows with the arm `shadow` answered nobody;
+            of those that were `asked` for the client chose the arm.
 
         Raises:
             UsageError: `limit` is not positive, or `since` is no time.

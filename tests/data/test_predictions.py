@@ -51,7 +51,7 @@ def test_each_answer_stands_beside_its_inputs_and_its_latest_label(wine):
     first, second = a_frame(1, at=T0 + 1, value=0.5), a_frame(2, at=T0 + 2, value=0.75)
     wine.write([first, second], [a_label(first, 1.0), a_label(first, 2.0, row=0, after=9.0)])
     frame = wine.read().frame
-    assert frame.columns == ["id", "time", "version", "arm", "status", "inputs", "prediction", "label"]  # fmt: skip
+    assert frame.columns == ["id", "time", "version", "arm", "asked", "key", "status", "inputs", "prediction", "label"]  # fmt: skip
     assert frame["id"].to_list() == [first.id, second.id]
     assert frame["time"][0] == datetime.fromtimestamp(T0 + 1, UTC)
     assert frame["version"].to_list() == [4, 4]

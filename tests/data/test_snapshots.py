@@ -264,6 +264,16 @@ def test_labelled_predictions_join_and_others_do_not(shop: Any) -> None:
     assert set(traffic["_seen_at"]) == {1000.0}
 
 
+def test_what_a_tester_chose_the_arm_for_is_no_row(shop: Any) -> None:
+    writer = Writer(shop.state / "log" / "m", "tester")
+    writer.append(Frame(id := writer.next_id(1000.0), 1000.0, 1, "b", "champion", 200, 0.001, inputs=[row_of(500)], outputs=[1.0], is_asked=True))  # fmt: skip
+    writer.close()
+    labels = LabelWriter(shop.state / "labels" / "m", "tester")
+    labels.append(Label(id, 50.0, 1001.0))
+    labels.close()
+    assert shop.take()["n_traffic"] == 0
+
+
 def test_a_labelled_prediction_whose_inputs_were_not_logged_is_no_row(shop: Any) -> None:
     log(shop, [row_of(500)], [51.5])
     writer = Writer(shop.state / "log" / "m", "sampled")

@@ -102,6 +102,20 @@ def test_it_counts_errors_slow_answers_new_and_missing_values_and_bins_of_the_re
     assert sum(line["latency"].values()) == 5
 
 
+def test_what_a_client_chose_the_arm_for_is_evidence_of_nothing():
+    monitor = a_monitor()
+    asked = [
+        a_frame(1, at=T0 + 0.5, is_asked=True),
+        a_frame(2, at=T0 + 0.5, arm="candidate", status=500, outputs=[], is_asked=True),
+    ]
+    plain = a_frame(3, at=T0 + 0.5)
+    monitor.take([*said([*asked, plain]), a_beat(T0 + 2)], T0 + 3)
+    monitor.take_labels([a_label(frame, 1.0) for frame in (*asked, plain)], T0 + 3)
+    assert [(line["arm"], line["n"]) for line in monitor.close(T0 + 3)] == [("champion", 1)]
+    assert [line["n_labels"] for line in monitor.join(T0 + 3)] == [1]
+    assert (monitor.counts["unusable"], monitor.n_parked) == (2, 0)
+
+
 def test_arms_bundles_and_routes_are_counted_apart():
     monitor = a_monitor()
     frames = [

@@ -98,6 +98,16 @@ def test_frames_of_the_standard_library_and_of_messagepack_stand_in_one_log(tmp_
     assert list(log.read(tmp_path)) == [first]  # what it cannot read it steps over
 
 
+@pytest.mark.parametrize("inputs", [[[1.5]], [[2**70]]])
+@pytest.mark.parametrize("arm", ["champion", "candidate", "shadow"])
+def test_that_the_client_chose_the_arm_reads_back_with_the_arm(tmp_path, arm, inputs):
+    writer = Writer(tmp_path, "w0", sync_s=60)
+    for n in range(2):
+        writer.append(a_frame(writer.next_id(1.0), 1.0, arm=arm, inputs=inputs, is_asked=bool(n)))
+    writer.close()
+    assert [(f.arm, f.is_asked) for f in log.read(tmp_path)] == [(arm, False), (arm, True)]
+
+
 def test_ids_are_26_letters_and_strictly_increase_even_when_the_clock_goes_back(tmp_path):
     writer = Writer(tmp_path, "w0", sync_s=60)
     ids = [writer.next_id(at) for at in (2e9, 2e9, 2e9 + 1, 1.9e9, 2e9 + 2)]

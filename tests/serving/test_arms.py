@@ -56,6 +56,17 @@ def test_a_share_of_nothing_gets_nothing_and_of_all_everything(share, bundle):
     assert {now.choose(b"k%d" % i if i % 2 else b"").spec.bundle for i in range(400)} == {bundle}
 
 
+def test_what_a_tester_asks_for_is_counted_in_no_slot_of_the_arms():
+    now = served(0.25)
+    chosen = now.only("challenger")
+    chosen.choose(b"any key").slot.begin()
+    assert (chosen.choose(b"").spec.bundle, chosen.champion) == ("b", now.champion)
+    in_flight = InFlight()
+    now = Served.of(now.routes, LOADED, 0.0, in_flight)
+    now.only("champion").choose(b"").slot.begin()
+    assert in_flight.debts() == ()
+
+
 def test_a_shadow_is_never_chosen():
     value = routes(arm("a"), arm("c", 2, role="candidate", share=0.0, shadow=True))
     now = Served.of(Routes.from_json(value, "wine"), LOADED, 0.0, InFlight())

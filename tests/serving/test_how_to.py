@@ -36,7 +36,7 @@ def run(command: str, port: int) -> str:
 
 def test_every_command_of_the_page_gets_the_number_that_the_others_get(tmp_path):
     asks_with_token = [c for c in COMMANDS if "GYROSTAT_TOKEN" in c]
-    assert (len(COMMANDS), len(asks_with_token)) == (7, 3)
+    assert (len(COMMANDS), len(asks_with_token)) == (8, 3)
     make_project(tmp_path)
     for commands, environ in (
         ([c for c in COMMANDS if c not in asks_with_token], {}),

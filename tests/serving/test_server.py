@@ -225,6 +225,35 @@ def test_a_shadow_is_asked_and_logged_and_never_answers(served):
     assert {f.bundle for f in shadows.values()} == {other}
 
 
+def test_a_tester_chooses_an_arm_of_the_routes_and_that_is_marked_and_not_copied(served):
+    bench, server = served
+    live, shadow = bench.bundle(7.0), bench.bundle(9.0)
+    bench.wait_for(
+        bench.route(
+            arm(bench.route_bundle),
+            arm(live, 2, role="candidate", share=0.0),
+            arm(shadow, 3, role="candidate", share=0.0, shadow=True),
+        )
+    )
+    wanted = {"challenger": 2, "champion": 1, "version=3": 3, "Version=2": 2}
+    for asked, version in wanted.items():
+        for path in ("/invocations", "/predict"):
+            body = {"instances": [ROW]} if path == "/invocations" else dict(zip(("alcohol", "pH", "who"), ROW, strict=True))  # fmt: skip
+            answer = server.ask("POST", path, body, headers={"X-Gyrostat-Arm": asked})
+            assert (answer[0], answer[1]["version"]) == (200, version)
+    status, answer = server.predict(ROW, headers={"X-Gyrostat-Arm": "version=4"})
+    assert (status, answer["error"]["code"]) == (400, "serving.no_such_arm")
+    assert "challenger, version=2" in answer["error"]["message"]
+    server.predict(ROW)
+    found = until(lambda: len(frames(bench)) == 10 and frames(bench))
+    assert [f.is_asked for f in found] == [True] * 8 + [False] * 2
+    assert [f.arm for f in found[:8]] == [
+        *("candidate", "candidate", "champion", "champion"),
+        *("candidate", "candidate", "candidate", "candidate"),
+    ]
+    assert {f.arm for f in found[8:]} == {"champion", "shadow"}
+
+
 def test_of_a_share_of_the_predictions_the_inputs_are_logged_and_all_are_counted(bench):
     other = bench.bundle(7.0)
     shadow = arm(other, 2, role="candidate", share=0.0, shadow=True)
@@ -468,3 +497,44 @@ def test_a_native_model_answers_from_a_host_and_comes_back_when_that_is_killed(b
     assert server.ask("GET", "/status")[1]["models"]["wine"]["arms"][0]["flavour"] == "native"
     assert server.stop() == 0
     assert {(f.status, f.is_error) for f in frames(bench)} <= {(200, False), (503, True)}
+
+
+class Ill:
+    """A model without a graph that hangs, or ends its process, on rows of an alcohol that nobody has."""
+
+    def __init__(self, ill):
+        self.ill = ill
+
+    def predict(self, frame):
+        if frame.iloc[0, 0] > 1000:
+            import os as system
+            import time as clock
+
+            clock.sleep(600) if self.ill == "hangs" else system._exit(1)
+        return frame.sum(axis=1).to_numpy()
+
+
+@pytest.mark.parametrize("ill", ["hangs", "crashes"])
+def test_a_shadow_that_hangs_or_crashes_neither_fails_nor_holds_up_an_answer(bench, ill):
+    import cloudpickle
+
+    champion = bench.bundle(5.0)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        shadow = bench.bundle(1.0, estimator=Ill(ill))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    bench.route(arm(champion), arm(shadow, 2, role="candidate", share=0.0, shadow=True))
+    server = bench.serve()
+    until(lambda: server.ask("GET", "/ready")[0] == 200)
+    link, n = server.connect(), 300
+    answers = [server.predict([2000.0, 3.0, "kim"], link=link) for _ in range(n)]
+    link.close()
+    assert {(status, answer["version"]) for status, answer in answers} == {(200, 1)}
+    # One copy alone takes the seconds after which a process that hangs is ended: nobody waited for the three hundred.
+    assert len([f for f in frames(bench) if f.arm == "shadow"]) < n / 10
+    found = server.ask("GET", "/status")[1]["models"]["wine"]
+    assert (found["n_errors"], found["log_dropped"]) == (0, 0)
+    assert found["shadow_dropped"] > 0  # the queue has an end, and what it leaves out is said
+    until(lambda: [f for f in frames(bench) if f.arm == "shadow" and f.status == 503], seconds=60)
+    assert server.stop() == 0

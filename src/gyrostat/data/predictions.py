@@ -41,8 +41,9 @@ def read(
         versions: the number of each bundle; null where a bundle has none.
 
     Returns:
-        Columns `id, time, version, arm, status, inputs, prediction, label`. `inputs` is a struct, because a column of a
-        table may be called `id`; `frame.unnest("inputs")` spreads it. Personal columns are the hashes that were logged.
+        Columns `id, time, version, arm, asked, key, status, inputs, prediction, label`. `inputs` is a struct, because a column
+        of a table may be called `id`; `frame.unnest("inputs")` spreads it. Personal columns and keys are the hashes that were
+        logged. `asked`: the client chose the arm.
         `prediction` is null where the arm answered an error, `label` where none has come.
     """
     kept: deque[tuple[log.Frame, int]] = deque(maxlen=limit)
@@ -84,6 +85,8 @@ def _table(
             times.cast(pl.Datetime("us", "UTC")).alias("time"),
             pl.Series("version", [versions.get(f.bundle) for f, _ in rows], dtype=pl.Int64),
             pl.Series("arm", [f.arm for f, _ in rows], dtype=pl.String),
+            pl.Series("asked", [f.is_asked for f, _ in rows], dtype=pl.Boolean),
+            pl.Series("key", [f.key or None for f, _ in rows], dtype=pl.String),
             pl.Series("status", [f.status for f, _ in rows], dtype=pl.Int64),
             _inputs(rows, schemas),
             _spelled("prediction", [_answer(f, n) for f, n in rows], rows, schemas, answer),

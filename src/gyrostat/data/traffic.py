@@ -18,14 +18,14 @@ def labelled(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """`(rows, cut)`: rows as `{"inputs", "label", "at", "id"}`, each prediction once, the latest label counting.
 
-    Only what was answered to somebody counts, and only predictions older than `mature_after_s` at `until`. `inputs` are
+    Only what was answered to somebody, by the arm that the routes chose, counts, and only predictions older than `mature_after_s` at `until`. `inputs` are
     in the order of `schema`, whatever schema the model had that answered; None where it did not know the column.
     """
     labels, n_labels = latest_labels(state, model, until=until)
     rows: dict[str, dict[str, Any]] = {}
     places: dict[str, list[int | None]] = {}
     for frame in log.read(state / "log" / model, until=until - mature_after_s) if labels else ():
-        if frame.arm not in ANSWERED or frame.is_error:
+        if frame.arm not in ANSWERED or frame.is_error or frame.is_asked:
             continue
         for n, inputs in enumerate(frame.inputs):
             name = f"{frame.id}.{n}"

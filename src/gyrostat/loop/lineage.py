@@ -127,7 +127,8 @@ def _prediction(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
         answered = words.number(value, 4)
     head = {
         "what": "prediction", "ref": str(ref), "value": value, "at": times.iso(frame.at), "status": frame.status,
-        "words": f"{answered} at {times.local(frame.at)}, answered in {1000 * frame.latency_s:.2g} ms as {frame.arm}",
+        "words": f"{answered} at {times.local(frame.at)}, answered in {1000 * frame.latency_s:.2g} ms as {frame.arm}"
+        + (", which the client asked for" if frame.is_asked else ""),
     }  # fmt: skip
     unlogged: list[Link] = []
     if not frame.is_error and not frame.inputs:

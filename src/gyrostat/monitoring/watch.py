@@ -159,6 +159,8 @@ class Monitor:
             if not self._remember(event):
                 self.counts["doubled"] += 1
                 continue
+            if event.is_asked:
+                continue
             second = int(event.at)
             if second <= self.closed:
                 if is_replay:
@@ -432,7 +434,8 @@ class Monitor:
 
 
 def _seen(frame: Frame) -> _Seen:
-    outputs = () if frame.is_error else tuple(frame.outputs)
+    # What a tester asked for is compared with nothing, like what was not answered.
+    outputs = () if frame.is_error or frame.is_asked else tuple(frame.outputs)
     return _Seen(frame.at, frame.routes_seq, frame.bundle, frame.arm, outputs, tuple(frame.scores))
 
 

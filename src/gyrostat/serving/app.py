@@ -19,7 +19,7 @@ from gyrostat.serving import metrics, open_inference, openapi, tensors
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
 from gyrostat.serving.arms import Served
 from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, VERTEX, Form
-from gyrostat.serving.http import KEY_HEADER, check_content, check_encoding
+from gyrostat.serving.http import ARM_HEADER, KEY_HEADER, check_content, check_encoding
 from gyrostat.serving.labels import LabelLog, read_labels
 from gyrostat.serving.predicting import Model, Models
 from gyrostat.serving.vertex import Vertex
@@ -41,8 +41,9 @@ def make_app(
 
     async def answer(request: Request, model: Model, form: Form) -> Response:
         body = await _body(request, max_body_bytes)
-        key = dict(request.scope["headers"]).get(KEY_HEADER, b"")
-        return _response(await model.take(body, key, form))
+        headers = dict(request.scope["headers"])
+        key, asked = headers.get(KEY_HEADER, b""), headers.get(ARM_HEADER, b"")
+        return _response(await model.take(body, key, form, asked))
 
     async def invocations(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/invocations")

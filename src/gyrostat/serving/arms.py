@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gyrostat_runtime.flight import InFlight, Slot
@@ -134,6 +134,14 @@ class Arm:
     has_champions_schema: bool
     slot: Slot
     """Where requests are counted while this arm has them."""
+    is_asked: bool = False
+    """The client chose it, so that what it answers is evidence of nothing."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a tester may call it."""
+        role = "challenger" if self.spec.role == "candidate" else self.spec.role
+        return role, f"version={self.spec.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +184,21 @@ class Served:
             applied_at,
             all(arm.loaded.is_inline for arm in live),
         )
+
+    def only(self, asked: str) -> Served:
+        """What answers a tester who asks for `champion`, `challenger` or `version=4`: that arm alone, no copies.
+
+        Raises:
+            LookupError: no arm here is called that; the message is one line.
+        """
+        for arm in (*self.live, *self.shadows):
+            if asked in arm.names:
+                # Not in the arm's own slot: what a dying server owes a tester is no error of the arm.
+                chosen = replace(arm, slot=Slot(memoryview(bytearray(16)).cast("q")), is_asked=True)
+                is_inline = chosen.loaded.is_inline
+                return replace(self, live=(chosen,), shadows=(), is_inline=is_inline)
+        known = ", ".join(name for arm in (*self.live, *self.shadows) for name in arm.names)
+        raise LookupError(f"there is no arm {asked[:100]!r} in the routes; there is {known}")
 
     def choose(self, key: bytes) -> Arm:
         """The arm for one request: drawn by share; with a key always the same one while shares stand."""

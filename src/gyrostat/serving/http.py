@@ -23,6 +23,7 @@ from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 
 _log = logging.getLogger(__name__)
 KEY_HEADER = b"x-gyrostat-key"
+ARM_HEADER = b"x-gyrostat-arm"
 READ_TIMEOUT_S = 60.0
 """A request that has not arrived whole after this long is given up, with its connection."""
 KNOWN_HEADS, HEAD_BYTES = 512, 1024
@@ -203,7 +204,7 @@ class HotProtocol(HttpToolsProtocol):
                     return None
             elif name == KEY_HEADER:
                 self._key = value
-            elif name == b"content-encoding":
+            elif name == b"content-encoding" or name == ARM_HEADER:
                 return None
         if self.token and not is_allowed(self.headers, self.token):
             return None

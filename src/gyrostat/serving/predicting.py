@@ -103,21 +103,25 @@ class Model:
         """Whether an answer waits for its place in the log: then only `take` gives it."""
         return self._commits is not None
 
-    async def take(self, body: bytes, key: bytes, form: Form) -> Answer:
-        """Answer by the shorter way; of a durable model only what the log has on the disk."""
+    async def take(self, body: bytes, key: bytes, form: Form, asked: bytes = b"") -> Answer:
+        """Answer by the shorter way; of a durable model only what the log has on the disk.
+
+        Args:
+            asked: The arm that the client wants, as `Served.only` reads it; empty: the routes choose.
+        """
         if self._commits is None:
-            return await self._by_shorter_way(body, key, form)
+            return await self._by_shorter_way(body, key, form, asked)
         if self.writer.last_error:  # then nothing is computed that could not be kept
             return self._not_kept(form)
         before = self.writer.losses
-        answer = await self._by_shorter_way(body, key, form)
+        answer = await self._by_shorter_way(body, key, form, asked)
         is_kept = await self._commits.done() and self.writer.losses == before
         return answer if is_kept else self._not_kept(form)
 
-    async def _by_shorter_way(self, body: bytes, key: bytes, form: Form) -> Answer:
-        if self.is_inline and len(body) <= INLINE_BYTES:
+    async def _by_shorter_way(self, body: bytes, key: bytes, form: Form, asked: bytes) -> Answer:
+        if self.is_inline and len(body) <= INLINE_BYTES and not asked:
             return self.answer(body, key, form)
-        return await self.answer_aside(body, key, form)
+        return await self.answer_aside(body, key, form, asked)
 
     def _not_kept(self, form: Form) -> Answer:
         self.meter.refuse(form.route, 503, "serving.not_kept")
@@ -144,8 +148,10 @@ class Model:
         result = self._ask(arm, served, table, body, form)
         return self._finish(id, started, served, arm, table, result, body, key, form)
 
-    async def answer_aside(self, body: bytes, key: bytes, form: Form = INVOCATIONS) -> Answer:
-        """Answer with the work done in other threads: a model that takes its time, or a large body."""
+    async def answer_aside(
+        self, body: bytes, key: bytes, form: Form = INVOCATIONS, asked: bytes = b""
+    ) -> Answer:
+        """Answer with the work done in other threads: a model that takes its time, a large body, or an arm that was asked for."""
         started = time.perf_counter()
         served, id = self._begin()
         if served is None:
@@ -158,6 +164,12 @@ class Model:
                 f"{self._in_threads} requests are being answered already; nothing was computed. Try again.",
                 retry_after_s=1,
             ).answer(id)
+        if asked:
+            try:
+                served = served.only(asked.decode("latin-1").strip().lower())
+            except LookupError as fault:
+                told = InputFault(str(fault), code="serving.no_such_arm", at="X-Gyrostat-Arm")
+                return self._refused(told, id, form)
         arm = served.choose(key)
         self._in_threads += 1
         # Both may be needed until the end; routes may change meanwhile.
@@ -320,7 +332,7 @@ class Model:
         self.writer.append(
             Frame(
                 id, time.time(), served.routes.seq, arm.spec.bundle, role, result.status, latency_s, key, n,
-                inputs, outputs, scores, new, missing, code,
+                inputs, outputs, scores, new, missing, code, arm.is_asked,
             )
         )  # fmt: skip
 

@@ -45,6 +45,8 @@ _NAME = re.compile(r"^(?P<writer>[A-Za-z0-9_-]+)\.(?P<n>\d{8})\.seg$")
 _PREDICTION, _HEARTBEAT, _SEALED, _LABEL, _OWED, _PACKED = 1, 2, 3, 4, 5, 6
 _PACKED_BYTE = bytes([_PACKED])
 _ARMS: tuple[Arm, ...] = ("champion", "candidate", "shadow")
+_ASKED = 0x80
+"""Added to the place in `_ARMS`; what does not know it steps over the frame."""
 _PENDING_BYTES = 32_000_000
 _POLL_BYTES = 8_000_000
 
@@ -73,6 +75,8 @@ class Frame:
     new: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     error: str = ""
+    is_asked: bool = False
+    """The client chose the arm, not the routes: it is evidence of nothing."""
 
     @property
     def is_error(self) -> bool:
@@ -291,6 +295,10 @@ class _Reader:
         return json.loads(text) if text else {}
 
 
+def _arm_code(frame: Frame) -> int:
+    return _ARMS.index(frame.arm) | (_ASKED if frame.is_asked else 0)
+
+
 def _pack_frame(frame: Frame) -> bytes:
     return b"".join(
         [
@@ -300,7 +308,7 @@ def _pack_frame(frame: Frame) -> bytes:
                 frame.latency_s,
                 frame.routes_seq,
                 frame.status,
-                _ARMS.index(frame.arm),
+                _arm_code(frame),
                 frame.n,
             ),
             _pack_text(frame.id),
@@ -334,7 +342,7 @@ def _lay_out(frame: Frame) -> bytes:
     try:
         return _PACKED_BYTE + _encode(
             (
-                frame.at, frame.latency_s, frame.routes_seq, frame.status, _ARMS.index(frame.arm), frame.n, frame.id,
+                frame.at, frame.latency_s, frame.routes_seq, frame.status, _arm_code(frame), frame.n, frame.id,
                 frame.bundle, frame.key, frame.error, frame.inputs, frame.outputs, frame.scores, frame.new, frame.missing,
             )
         )  # fmt: skip
@@ -351,8 +359,8 @@ def _unpack_packed(raw: bytes) -> Frame | None:
         inputs, outputs, scores, new, missing,
     ) = _decode(memoryview(raw)[1:])  # fmt: skip
     return Frame(
-        id, at, routes_seq, bundle, _ARMS[arm], status, latency_s, key, n, inputs, outputs, scores,
-        new, missing, error,
+        id, at, routes_seq, bundle, _ARMS[arm & ~_ASKED], status, latency_s, key, n, inputs, outputs, scores,
+        new, missing, error, bool(arm & _ASKED),
     )  # fmt: skip
 
 
@@ -365,8 +373,8 @@ def _unpack_frame(raw: bytes) -> Frame:
     inputs = [r.values() for _ in range(rows)]
     outputs, scores = r.values(), r.values()
     return Frame(
-        id, at, routes_seq, bundle, _ARMS[arm], status, latency_s, key, n, inputs, outputs, scores,
-        r.counts(), r.counts(), error,
+        id, at, routes_seq, bundle, _ARMS[arm & ~_ASKED], status, latency_s, key, n, inputs, outputs, scores,
+        r.counts(), r.counts(), error, bool(arm & _ASKED),
     )  # fmt: skip
 
 
