@@ -381,6 +381,53 @@ class Project:
         }
         return Told(tuple(lines), facts)
 
+    def assignments(
+        self,
+        model: str | None = None,
+        *,
+        version: int | None = None,
+        key: str | None = None,
+        csv: str | Path | None = None,
+    ) -> Told:
+        """Who was given which arm while a release went on, and how the arms compare by the labels that came.
+
+        Args:
+            version: the challenger's; default: of the newest release that had requests divided.
+            key: of these assignments only that of one client's `X-Gyrostat-Key`.
+            csv: a file for all of them, those of predictions without a key among them.
+
+        Raises:
+            UsageError: no requests were divided, or there is no such version.
+        """
+        from gyrostat.loop import assignments
+        from gyrostat.registry import versions
+
+        name = self.model(model)
+        known = {v.bundle: v.number for v in versions.read(self.ledger, name).all}
+        bundle = next((b for b, number in known.items() if number == version), "")
+        if version is not None and not bundle:
+            raise UsageError(f"There is no version/{name}/{version}. See: gyrostat status")
+        found = assignments.split(self.state, name, bundle=bundle)
+        alpha = self.loaded.declaration.models[name].rollout.wrong_decisions
+        facts = {
+            "model": name, "since": times.iso(found.seconds[0]), "until": times.iso(found.seconds[-1]),
+            "steps": len(found.steps), **assignments.compared(found, alpha=alpha),
+        }  # fmt: skip
+        for arm in facts["arms"].values():
+            arm["version"] = known.get(arm["bundle"])
+        given = assignments.assignments(self.state, name, found)
+        if csv is not None:
+            assignments.write_csv(Path(csv), (assignments.as_json(one, known) for one in given))
+            return Told((*told.arms(facts), f"Wrote {csv}."), facts | {"csv": str(csv)})
+        wanted = assignments.hashed(self.state, key) if key is not None else None
+        keyed = [assignments.as_json(one, known) for one in given if one.key and wanted in (None, one.key)]  # fmt: skip
+        if key is None:
+            for role, arm in facts["arms"].items():
+                arm["keys"] = sum(one["arm"] == role for one in keyed)
+        facts["assignments"] = keyed
+        lines = told.arms(facts) + (told.assigned(key, keyed) if key is not None else [])
+        return Told(tuple(lines), facts)
+
     def config(self) -> Told:
         """The declaration in force and where each value came from."""
         facts = {

@@ -37,6 +37,38 @@ def status(facts: dict[str, Any], *, is_up: bool, is_past: bool) -> list[str]:
     return lines
 
 
+LOSSES = {"squared": "squared error", "miss": "share of wrong answers"}
+
+
+def arms(facts: dict[str, Any]) -> list[str]:
+    """Champion and challenger beside each other, and the difference with its bounds."""
+    steps = f"{facts['steps']} step{'s' if facts['steps'] > 1 else ''}"
+    lines = [f"{facts['model']}  {_local(facts['since'])} to {_local(facts['until'])}, {steps}"]
+    for role, arm in facts["arms"].items():
+        metric = next((m for m in ("rmse", "accuracy") if m in arm), None)
+        parts = [f"{arm['requests']:,} requests", f"{arm['errors']:,} errors", f"{arm['labels']:,} labels"]  # fmt: skip
+        parts += [f"{arm['keys']:,} keys"] if "keys" in arm else []
+        parts += [f"{metric} {number(arm[metric])}"] if metric else []
+        lines.append(f"       {role:11}version {arm['version']}: {', '.join(parts)}")
+    d = facts["difference"]
+    if d["value"] is None:
+        return [
+            *lines,
+            "       difference  not known yet: each arm needs more labels in the same step",
+        ]
+    side = "better" if d["upper"] < 0 else "worse" if d["lower"] > 0 else "undecided"
+    text = f"{LOSSES.get(d['loss'], d['loss'])} {d['value']:+.3g} ({d['lower']:.3g} to {d['upper']:.3g}, whenever one looks)"
+    return [*lines, f"       difference  {text}: challenger {side}"]
+
+
+def assigned(key: str, assignments: list[dict[str, Any]]) -> list[str]:
+    """What one client was given."""
+    return [
+        f"       {key}: {one['arm']}, version {one['version']}, since {_local(one['first_seen'])}, {one['predictions']:,} predictions"
+        for one in assignments
+    ] or [f"       {key}: no prediction with this key"]
+
+
 def status_drawn(facts: dict[str, Any]) -> str:
     """For a notebook: what is measured of each model, as bars beside their limits."""
     rows = []

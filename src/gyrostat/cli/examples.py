@@ -8,6 +8,7 @@ EXAMPLES = {
     "why": "gyrostat why version/wine/4",
     "changes": "gyrostat changes wine --since 8h",
     "who-served": "gyrostat who-served wine --at 2026-03-01T14:07",
+    "assignments": "gyrostat assignments wine --csv arms.csv",
     "open": "gyrostat open run/wine/7",
     "approve": 'gyrostat approve wine --reason "looked at the card"',
     "reject": 'gyrostat reject run/wine/7 --reason "wrong prices in it"',

@@ -27,6 +27,7 @@ ORDER_OF_USE = [
     "why",
     "changes",
     "who-served",
+    "assignments",
     "open",
     "approve",
     "reject",
@@ -392,6 +393,25 @@ def resume(*, project: Project, model: str | None, reason: str, as_json: bool) -
 def labels(*, project: Project, file: str, model: str | None, as_json: bool) -> Told:
     """Hand in labels: a CSV or JSON-lines file with the columns id and label."""
     return project.labels(file, model=model)
+
+
+@command("assignments")
+@click.argument("model", required=False)
+@click.option(
+    "--version", type=int, default=None, help="The challenger's; default: the newest one."
+)
+@click.option("--key", default=None, metavar="KEY", help="One client's X-Gyrostat-Key alone.")
+@click.option(
+    "--csv",
+    default=None,
+    metavar="FILE",
+    help="Write all of them there, those of predictions without a key too.",
+)
+def assignments(
+    *, project: Project, model: str | None, version: int | None, key: str | None, csv: str | None, as_json: bool
+) -> Told:  # fmt: skip
+    """Who was given which arm while a release went on, and how the arms compare."""
+    return project.assignments(model, version=version, key=key, csv=csv)
 
 
 @command("predict")
