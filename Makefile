@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check lint types format bench bench-serving bench-batch bench-rollback soak chaos clean
+.PHONY: help install demo test test-all check lint types format bench bench-serving bench-batch bench-rollback soak soak-serving chaos clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ bench-rollback: $(STAMP)  ## From fault to finished rollback at 100 requests a s
 
 bench-serving: $(STAMP)  ## The model server beside the bare minimum and its peers (ARGS="--peers all": those that install)
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+soak-serving: $(STAMP)  ## 10 minutes of load with a swap each 20 s: no failed request, flat memory (ARGS="--requests 1000000": over 100 swaps)
+	$(BIN)/python -m benchmarks.serving.soak $(ARGS)
 
 soak: $(STAMP)  ## 30,000 simulated histories, with a table of what was tried and what held (ARGS="1000": fewer)
 	$(BIN)/python -m tests.loop.simulation $(or $(ARGS),30000)

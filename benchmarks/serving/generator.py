@@ -18,6 +18,8 @@ import uvloop
 
 TICK_S = 0.001
 WARM_UP_S = 0.3
+LAST_S = 10.0
+"""What is under way at the end is waited for so long."""
 
 
 class Client(asyncio.Protocol):
@@ -49,7 +51,7 @@ class Client(asyncio.Protocol):
             self._load.answered(self, self._due, is_right)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost()
+        self._load.lost(self)
 
 
 def _length(head: bytes) -> int:
@@ -67,6 +69,7 @@ class Load:
         self._idle: list[Client] = []
         self._due: deque[float] = deque()
         self._is_counting = self._is_over = False
+        self._n = 0
 
     async def run(self, port: int, connections: int, seconds: float) -> dict[str, float]:
         """The load, and what was seen of it after the warm-up."""
@@ -86,10 +89,16 @@ class Load:
         lasted, self._is_over = time.perf_counter() - began, True
         if ticking is not None:
             await ticking
+        for _ in range(int(LAST_S / TICK_S)):  # what is under way is an answer too, or a failure
+            if len(self._idle) == connections:
+                break
+            await asyncio.sleep(TICK_S)
+        self.n_wrong += connections - len(self._idle)
         for transport, _ in made:
             transport.close()
         found = sorted(self.latencies)
         return {
+            "n": self._n,
             "per_s": len(found) / lasted,
             "p50_ms": 1000 * _quantile(found, 0.5),
             "p99_ms": 1000 * _quantile(found, 0.99),
@@ -110,22 +119,23 @@ class Load:
     def answered(self, client: Client, due: float, is_right: bool) -> None:
         """One answer is here."""
         now = time.perf_counter()
+        self._n += 1
+        self.n_wrong += not is_right
         if self._is_counting and not self._is_over:
             self.latencies.append(now - due)
-            self.n_wrong += not is_right
         if self._is_over:
-            return
-        if not self._per_s:
+            self._idle.append(client)
+        elif not self._per_s:
             client.send(now)
         elif self._due:
             client.send(self._due.popleft())
         else:
             self._idle.append(client)
 
-    def lost(self) -> None:
-        """A connection is gone."""
-        if not self._is_over:
-            self.n_wrong += 1
+    def lost(self, client: Client) -> None:
+        """A connection is gone. It is never idle again; the end counts those."""
+        if client in self._idle:
+            self._idle.remove(client)
 
 
 def _quantile(found: list[float], share: float) -> float:

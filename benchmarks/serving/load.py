@@ -30,6 +30,8 @@ end
 class Turn:
     """What was seen in one turn."""
 
+    n: int
+    """Answers, right or not."""
     per_s: float
     p50_ms: float
     p99_ms: float
@@ -39,20 +41,19 @@ class Turn:
 
 
 def turn(
-    server: Server, body: bytes, *, connections: int = 64, seconds: float = 2.0, per_s: float = 0.0
-) -> Turn:
-    """Load a server. With `per_s` requests are sent at this rate, else as fast as answers come."""
+    server: Server, body: bytes, *, connections: int = 64, seconds: float = 2.0, per_s: float = 0.0, by_own: bool = False
+) -> Turn:  # fmt: skip
+    """Load a server. With `per_s` requests are sent at this rate, else as fast as answers come (by our generator: `by_own`)."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "body.json"
         file.write_bytes(body)
         before = server.cpu_s()
-        if WRK is not None and not per_s:
+        if WRK is not None and not per_s and not by_own:
             found = _by_wrk(server, file, connections, seconds)
         else:
             found = _by_own(server, file, connections, seconds, per_s)
         used = server.cpu_s() - before
-    n = found.pop("n", 0) or found["per_s"] * seconds
-    return Turn(**found, cpu_us=1e6 * used / max(n, 1))  # type: ignore[arg-type]
+    return Turn(**found, cpu_us=1e6 * used / max(found["n"], 1))  # type: ignore[arg-type]
 
 
 def _by_wrk(server: Server, body: Path, connections: int, seconds: float) -> dict[str, float]:

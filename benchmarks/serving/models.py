@@ -109,15 +109,28 @@ def _forest(kind: type) -> Any:
     return kind(n_estimators=100, max_depth=6, random_state=0)
 
 
+def two(folder: Path) -> tuple[Served, tuple[str, str]]:
+    """`wine` with a second version beside it; the digests of both."""
+    served = wine(folder)
+    X, y = _wine()
+    other = RandomForestRegressor(n_estimators=100, max_depth=6, random_state=1).fit(X, y)
+    return served, (served.bundle.name, _pack(folder, served.state, other, X))
+
+
 def _serve(folder: Path, model: Any, X: pd.DataFrame, y: np.ndarray) -> Served:
     model.fit(X, y)
     folder.mkdir(parents=True)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no code travels with the bundle
-    (folder / "model.pkl").write_bytes(cloudpickle.dumps(model, protocol=pickle.HIGHEST_PROTOCOL))
     state = folder / "state"
     keys.create_keys(state / "keys")
     for name in ("bundles", "routes"):
         (state / name).mkdir()
+    route(state, _pack(folder, state, model, X))
+    return Served(state, model, X)
+
+
+def _pack(folder: Path, state: Path, model: Any, X: pd.DataFrame) -> str:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no code travels with the bundle
+    (folder / "model.pkl").write_bytes(cloudpickle.dumps(model, protocol=pickle.HIGHEST_PROTOCOL))
     packed = pack(
         state / "making",
         name=NAME,
@@ -132,8 +145,7 @@ def _serve(folder: Path, model: Any, X: pd.DataFrame, y: np.ndarray) -> Served:
     )
     bundle.sign(state / "making", keys.private_key(state / "keys"))
     (state / "making").rename(state / "bundles" / packed.digest)
-    _route(state, packed.digest)
-    return Served(state, model, X)
+    return packed.digest
 
 
 def _schema(X: pd.DataFrame) -> Schema:
@@ -147,8 +159,9 @@ def _schema(X: pd.DataFrame) -> Schema:
     return Schema(columns, features, Output("regression", "quality"))
 
 
-def _route(state: Path, digest: str) -> None:
-    arm = {"bundle": digest, "version": 1, "role": "champion", "share": 1.0, "shadow": False}
-    routes = {"model": NAME, "epoch": 1, "seq": 1, "salt": "s", "slow_s": None, "arms": [arm]}
+def route(state: Path, digest: str, seq: int = 1) -> None:
+    """All requests to one bundle."""
+    arm = {"bundle": digest, "version": seq, "role": "champion", "share": 1.0, "shadow": False}
+    routes = {"model": NAME, "epoch": 1, "seq": seq, "salt": "s", "slow_s": None, "arms": [arm]}
     value = routes | {"since": time.time()}
     write_atomic(state / "routes" / f"{NAME}.json", json.dumps(value).encode())
