@@ -10,6 +10,8 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from training.scripts import FUNCTION, GUIDE, NO_MODEL
 from training.tables import a_schema, a_table
 
@@ -122,6 +124,71 @@ def test_a_model_that_cannot_answer_requests_is_refused(tmp_path, model, cause):
     harness._check(Answers([1.0] * 5, columns=["num", "city"]), spec, tmp_path)
     with pytest.raises(harness.Unfit, match=cause):
         harness._check(model, spec, tmp_path)
+
+
+def checked(folder, model, table):
+    """Whether a training that returned this model would be taken."""
+    schema = a_schema(table, "regression")
+    settings = TrainSettings(run="src.train:train")
+    fit.prepare(
+        folder, frame=table, labels=table["num"], schema=schema, settings=settings, raw=None
+    )
+    harness._check(model, json.loads((folder / "train-spec.json").read_bytes()), folder)
+
+
+def test_lightgbm_may_write_blanks_in_names_as_underscores(tmp_path):
+    lightgbm = pytest.importorskip("lightgbm")
+    table, y = a_table(40)
+    model = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1).fit(table, y)
+    assert list(model.feature_names_in_) == ["fixed_acidity", "num", "a_b"]
+    checked(tmp_path, model, table)
+
+
+@pytest.mark.parametrize("holder", ["", "search", "pipeline"])
+def test_lightgbm_fitted_on_columns_in_another_order_is_refused(tmp_path, holder):
+    """It takes a frame by place, so that it would answer each request, and wrongly."""
+    lightgbm = pytest.importorskip("lightgbm")
+    table, y = a_table(40)
+    model = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1, min_child_samples=2)
+    if holder == "search":
+        model = GridSearchCV(model, {"n_estimators": [2]}, cv=2)
+    elif holder == "pipeline":
+        model = make_pipeline(model)
+    model.fit(table[["num", "a b", "fixed acidity"]], y)
+    assert np.abs(model.predict(table) - model.predict(table[["num", "a b", "fixed acidity"]])).max() > 0  # fmt: skip
+    with pytest.raises(harness.Unfit, match="takes what it is given by place; requests have fixed"):
+        checked(tmp_path, model, table)
+
+
+@pytest.mark.parametrize(
+    ("library", "instead"),
+    [
+        ("lightgbm", "lightgbm.Booster, .* return a LGBMClassifier or LGBMRegressor instead"),
+        ("xgboost", "xgboost.Booster, .* return an XGBClassifier or XGBRegressor instead"),
+    ],
+)
+def test_a_bare_booster_is_refused_with_what_to_return_instead(tmp_path, library, instead):
+    lib = pytest.importorskip(library)
+    table, y = a_table(40)
+    data = getattr(lib, {"lightgbm": "Dataset", "xgboost": "DMatrix"}[library])
+    quiet = {"verbose": -1} if library == "lightgbm" else {}
+    model = lib.train(quiet, data(table.to_numpy(), y), 2)
+    with pytest.raises(harness.Unfit, match=instead):
+        checked(tmp_path, model, table)
+
+
+@pytest.mark.parametrize(
+    ("library", "name"), [("lightgbm", "LGBMRegressor"), ("xgboost", "XGBRegressor")]
+)
+def test_a_model_that_wants_pandas_categories_is_told_to_encode_text(tmp_path, library, name):
+    lib = pytest.importorskip(library)
+    table, y = a_table(40, has_text=True)
+    table = table.drop(columns="a_b")
+    own = {"verbose": -1} if library == "lightgbm" else {"enable_categorical": True}
+    frame = table.astype({"city": "category"})
+    model = getattr(lib, name)(n_estimators=2, **own).fit(frame, y)
+    with pytest.raises(harness.Unfit, match="text in city: a Pipeline that encodes it"):
+        checked(tmp_path, model, table)
 
 
 def test_a_script_that_logs_no_model_is_told_what_is_missing(project):

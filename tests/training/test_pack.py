@@ -199,8 +199,16 @@ def test_a_classifier_for_a_regression_is_refused():
         ("category", ("no", "yes", "maybe"), ["yes", "no"], ("no", "yes")),
         ("category", ("01", "1"), ["01", "1"], ("01", "1")),
         ("category", ("b", "a"), [0, 1], ("a", "b")),
+        ("integer", ("10", "5", "7"), [0, 1, 2], ("5", "7", "10")),
     ],
-    ids=["by-number", "booleans", "one-never-trained", "exact-spelling", "codes"],
+    ids=[
+        "by-number",
+        "booleans",
+        "one-never-trained",
+        "exact-spelling",
+        "codes",
+        "codes-of-numbers",
+    ],
 )
 def test_classes_stand_in_the_order_of_the_models_probabilities(kind, spelled, labels, expected):
     table, _ = a_table(60)

@@ -43,7 +43,8 @@ def align(schema: Schema, model: Any) -> tuple[Schema, str]:
     note = ""
     if places is None and mine == list(range(len(output.classes))):
         # Codes, as scikit-learn's LabelEncoder gives them: the sorted classes are numbered.
-        names = sorted(output.classes)
+        is_number = output.class_kind in ("integer", "number")
+        names = sorted(output.classes, key=float if is_number else str)
         places = [output.classes.index(name) for name in names]
         note = f"the model's classes 0 to {len(mine) - 1} were read as the sorted classes {', '.join(names)}"
     if places is None:

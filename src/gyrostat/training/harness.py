@@ -24,6 +24,11 @@ from pathlib import Path
 from typing import Any
 
 NEEDED = ("pandas", "pyarrow", "cloudpickle")
+BOOSTERS = {
+    "lightgbm": "a LGBMClassifier or LGBMRegressor",
+    "xgboost": "an XGBClassifier or XGBRegressor",
+}
+"""Library to what of it can be returned."""
 
 
 class Unfit(Exception):
@@ -215,19 +220,30 @@ def _check(model: Any, spec: dict[str, Any], folder: Path) -> None:
         raise Unfit(
             f"{what} returned {type(model).__name__}, which has no predict(); a fitted scikit-learn model is needed"
         )
+    library = type(model).__module__.partition(".")[0]
+    if library in BOOSTERS and type(model).__name__ == "Booster":
+        raise Unfit(
+            f"{what} returned {library}.Booster, which says neither its classes nor its columns; fit and return "
+            f"{BOOSTERS[library]} instead, with the same parameters"
+        )
     import pandas as pd
 
     frame = pd.read_parquet(folder / "work" / "sample.parquet")
     for column in spec["texts"]:
         frame[column] = frame[column].astype(object)
-    names = getattr(model, "feature_names_in_", None)
+    names = _names(model, list(frame.columns))
     if names is not None:
         lacking = [n for n in names if n not in frame.columns]
         if lacking:
             raise Unfit(
                 f"{what}: the model was fitted on columns that requests do not have: {', '.join(map(str, lacking[:5]))}"
             )
-        frame = frame[list(names)]
+        if _asks_no_names(model) and names != list(frame.columns):
+            raise Unfit(
+                f"{what}: the model was fitted on the columns {', '.join(names)}, in this order, and takes what it is "
+                f"given by place; requests have {', '.join(frame.columns)}. Fit it on all of them as they come"
+            )
+        frame = frame[names]
     elif getattr(model, "n_features_in_", frame.shape[1]) != frame.shape[1]:
         raise Unfit(
             f"{what}: the model wants {model.n_features_in_} columns, requests have {frame.shape[1]}: {', '.join(frame.columns)}"
@@ -235,11 +251,36 @@ def _check(model: Any, spec: dict[str, Any], folder: Path) -> None:
     try:
         found = model.predict(frame)
     except Exception as error:
-        raise Unfit(
-            f"{what}: the model cannot predict the first rows: {type(error).__name__}: {str(error)[:300]}"
-        ) from error
+        said = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        hint = ""
+        if spec["texts"] and not hasattr(model, "steps"):
+            hint = (
+                f". Requests have text in {', '.join(spec['texts'][:5])}: a Pipeline that encodes it (OrdinalEncoder, "
+                "OneHotEncoder) before the model takes it as it comes"
+            )
+        raise Unfit(f"{what}: the model cannot predict the first rows: {said}{hint}") from error
     if len(found) != len(frame):
         raise Unfit(f"{what}: the model answered {len(found)} values for {len(frame)} rows")
+
+
+def _names(model: Any, columns: list[str]) -> list[str] | None:
+    """The columns that a model was fitted on, as requests name them; None if it was fitted on an array."""
+    names = getattr(model, "feature_names_in_", None)
+    if names is None:
+        return None
+    # LightGBM writes a blank in a name as an underscore.
+    blank = {column.replace(" ", "_"): column for column in columns}
+    return [str(n) if n in columns else blank.get(str(n), str(n)) for n in names]
+
+
+def _asks_no_names(model: Any) -> bool:
+    """Whether it takes the columns of a frame by their place, so that another order is another answer and no error."""
+    for holder in ("best_estimator_", "regressor_"):
+        if hasattr(model, holder):
+            return _asks_no_names(getattr(model, holder))
+    if getattr(model, "steps", None):
+        return _asks_no_names(model.steps[0][1])
+    return type(model).__module__.partition(".")[0] == "lightgbm"
 
 
 def _leave(folder: Path, model: Any, record: dict[str, Any]) -> None:

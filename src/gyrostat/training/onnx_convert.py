@@ -16,6 +16,7 @@ from gyrostat_runtime.errors import BundleFault
 from gyrostat_runtime.onnx_check import DOMAINS, check_graph
 from gyrostat_runtime.schema import Schema
 
+from gyrostat.training import onnx_lightgbm, onnx_trees, onnx_xgboost
 from gyrostat.training.onnx_columns import by_position
 from gyrostat.training.onnx_refusals import refusal
 from gyrostat.training.onnx_repairs import double_trees, repaired
@@ -50,11 +51,14 @@ def attempts(model: Any, schema: Schema) -> Iterator[Attempt]:
     Raises:
         ConversionError: it is of a kind that is known to convert wrongly, or that has no ONNX form.
     """
-    reason = refusal(model)
+    parts = _taken_apart(model)
+    is_read = _reader(parts.estimator) is not None
+    reason = refusal([*parts.steps, parts.estimator], is_read=is_read)
     if reason:
         raise ConversionError(reason)
-    parts = _taken_apart(model)
-    if type(parts.estimator).__name__.startswith("HistGradientBoosting"):
+    if is_read:
+        yield Attempt("exact", lambda: _graph(parts, schema))
+    elif type(parts.estimator).__name__.startswith("HistGradientBoosting"):
         # It compares in double, all other trees of scikit-learn in float32.
         yield Attempt("exact, double trees", lambda: _graph(parts, schema, trees=True))
     else:
@@ -117,7 +121,10 @@ def _graph(
             output = behind.graph.output[-1].name
             classes = getattr(estimator, "classes_", None)
             if steps:
-                graph = _join(_front(steps, schema, is_float=is_float), behind)
+                front = _front(steps, schema, is_float=is_float)
+                if _reads_zero_as_missing(estimator, steps, schema):
+                    _without_zeros(front)
+                graph = _join(front, behind)
                 output = f"model_{output}"
             else:
                 graph = _alone(behind, width)
@@ -131,6 +138,8 @@ def _graph(
             onnx.checker.check_model(graph)
         except ConversionError:
             raise
+        except NotImplementedError as error:
+            raise ConversionError(str(error)) from None
         # Whatever a converter stumbles over, the answer is the same: this model is served as it is.
         except Exception as error:  # noqa: BLE001
             raise ConversionError(_line(error)) from None
@@ -172,6 +181,10 @@ def _front(steps: list[Any], schema: Schema, *, is_float: bool) -> Any:
 def _estimator(estimator: Any, width: int, *, trees: bool, is_double: bool) -> Any:
     from contextlib import nullcontext
 
+    read = _reader(estimator)
+    if read:
+        n_classes = len(estimator.classes_) if hasattr(estimator, "classes_") else 0
+        return onnx_trees.graph(read(estimator), width, n_classes)
     from onnx import TensorProto
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
@@ -189,6 +202,54 @@ def _estimator(estimator: Any, width: int, *, trees: bool, is_double: bool) -> A
             if out.type.tensor_type.elem_type == TensorProto.DOUBLE:
                 out.type.tensor_type.elem_type = TensorProto.FLOAT
     return graph
+
+
+def _reader(estimator: Any) -> Callable[[Any], onnx_trees.Ensemble] | None:
+    """Who reads this estimator's trees, where no converter is trusted with it."""
+    readers = {"lightgbm": onnx_lightgbm.read, "xgboost": onnx_xgboost.read}
+    return readers.get(type(estimator).__module__.split(".")[0])
+
+
+def _reads_zero_as_missing(estimator: Any, steps: list[Any], schema: Schema) -> bool:
+    """Whether its steps hand over a sparse matrix, in which XGBoost takes each cell that is not there for missing.
+
+    Sparse or not is settled when a ColumnTransformer is fitted, so any row shows it.
+    """
+    if type(estimator).__module__.split(".")[0] != "xgboost":
+        return False
+    import pandas as pd
+    from scipy.sparse import issparse
+    from sklearn.pipeline import Pipeline
+
+    texts, kinds = set(text_features(schema)), {c.name: c for c in schema.inputs}
+    row = {
+        f.name: [next(iter(kinds[f.column].categories), "") if f.name in texts else 1.0]
+        for f in schema.features
+    }
+    front = Pipeline([(f"step_{i}", step) for i, step in enumerate(steps)])
+    return issparse(front.transform(pd.DataFrame(row)))
+
+
+def _without_zeros(front: Any) -> None:
+    """Put NaN in place of each 0 of the output."""
+    from onnx import helper
+
+    out = front.graph.output[0]
+    kind, given = out.type.tensor_type.elem_type, out.name
+    front.graph.initializer.extend(
+        helper.make_tensor(name, kind, [1], [value])
+        for name, value in (("absent_is", 0.0), ("absent_as", float("nan")))
+    )
+    front.graph.node.extend(
+        (
+            helper.make_node("Equal", [given, "absent_is"], ["is_absent"], "find_absent"),
+            helper.make_node(
+                "Where", ["is_absent", "absent_as", given], ["with_absent"], "put_absent"
+            ),
+        )
+    )
+    del front.graph.output[:]
+    front.graph.output.append(helper.make_tensor_value_info("with_absent", kind, [None, None]))
 
 
 def _text(domain: bytes | str) -> str:

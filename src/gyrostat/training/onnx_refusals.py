@@ -5,18 +5,24 @@ Each was measured on 5,000 rows; none is converted in the hope that the probes f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
-def refusal(model: Any) -> str:
-    """Why this fitted model stays native, in words for a person; empty where nothing speaks against trying."""
-    for part in parts(model):
-        reason = _reason(part)
+def refusal(chain: Sequence[Any], *, is_read: bool = False) -> str:
+    """Why a fitted model stays native, in words for a person; empty where nothing speaks against trying.
+
+    Args:
+        chain: Its steps, then the estimator.
+        is_read: The estimator needs no converter: its trees are read here.
+    """
+    estimator = chain[-1]
+    for part in parts(list(chain)):
+        reason = "" if is_read and part is estimator else _reason(part)
         if reason:
             return reason
-    if hasattr(model, "classes_") and not hasattr(model, "predict_proba"):
-        return f"{type(model).__name__} has no probabilities"
+    if hasattr(estimator, "classes_") and not hasattr(estimator, "predict_proba"):
+        return f"{type(estimator).__name__} has no probabilities"
     return ""
 
 
@@ -45,7 +51,8 @@ def parts(model: Any) -> Iterator[Any]:
 def _reason(part: Any) -> str:
     name, home = type(part).__name__, type(part).__module__.split(".")[0]
     if home != "sklearn":
-        return f"{name} comes from {home!r}, for which there is no converter"
+        inside = " inside another model" if home in ("lightgbm", "xgboost") else ""
+        return f"{name} comes from {home!r}, for which there is no converter{inside}"
     if name.startswith("HistGradientBoosting"):
         categorical = getattr(part, "is_categorical_", None)
         if categorical is not None and any(categorical):
