@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gyrostat.batching.settings import BatchSettings
 from gyrostat.gates.settings import ChampionGateSettings, GateSettings, UndecidedSettings
 from gyrostat.ledger import entries, words
 from gyrostat.ledger.chain import verify
@@ -15,9 +16,9 @@ from gyrostat.ledger.life import NEWEST, Say, freeze
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop import reconcile
 from gyrostat.loop.run import RunTerms
-from gyrostat.retraining.schedule import Schedule
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.rollout.settings import BakeSettings, RolloutSettings
+from gyrostat.schedule import Schedule
 from gyrostat.terms import Entry, Limit, Margin
 
 FOLDER = Path(__file__).parent / "golden"
@@ -36,6 +37,9 @@ def settings(head: dict[str, Any], life: str, digest: str) -> Any:
         said = head["retraining"][digest]
         schedules = tuple(Schedule(**s) for s in said["schedules"])
         return RetrainingSettings(**{**said, "triggers": tuple(said["triggers"]), "schedules": schedules})  # fmt: skip
+    if life == "batching":
+        batches = head["batching"][digest]
+        return [BatchSettings(**{**b, "schedule": Schedule(**b["schedule"])}) for b in batches]
     digest = digest.partition(",")[0]
     if life == "production":
         said = head["production"][digest]

@@ -8,8 +8,8 @@ import pytest
 from gyrostat.ledger.life import Say, Wait
 from gyrostat.loop import reconcile
 from gyrostat.retraining import life
-from gyrostat.retraining.schedule import Schedule, next_due
 from gyrostat.retraining.settings import RetrainingSettings
+from gyrostat.schedule import Schedule, next_due
 from gyrostat.testing.memory import MemoryLedger
 
 HOUR, DAY = 3600.0, 86400.0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from gyrostat.adapters.anchors.settings import AuditSettings
 from gyrostat.adapters.notify.settings import Receiver
+from gyrostat.batching.settings import BatchSettings
 from gyrostat.config.fields import Bound, Each, Group, Mistake, Value, nearest, shown
 from gyrostat.config.grammar import FOLLOWED, GRAMMAR, SERVICE
 from gyrostat.data import numerals
@@ -22,9 +24,9 @@ from gyrostat.data.settings import (
 from gyrostat.gates.metrics import METRICS, applicable
 from gyrostat.gates.settings import ChampionGateSettings, GateSettings, UndecidedSettings
 from gyrostat.monitoring.settings import DriftSettings, MonitoringSettings
-from gyrostat.retraining.schedule import Schedule
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.rollout.settings import BakeSettings, RolloutSettings
+from gyrostat.schedule import Schedule, check
 from gyrostat.serving.settings import ServerSettings, ServingSettings
 from gyrostat.terms import Limit, Margin
 from gyrostat.training.settings import ResourceSettings, TrainSettings
@@ -43,6 +45,7 @@ class ModelSettings:
     retraining: RetrainingSettings
     serving: ServingSettings
     threshold: float = 0.5
+    batches: tuple[BatchSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
         if c["format"]:
             _check_format(c["format"], c["kind"], f"{where}.data.columns.{column}.format")
         columns[column] = ColumnSettings(c["kind"], c["format"], c["missing"])
+    batches = _batches(m["batch"], data["source"]["path"], f"{where}.batch")
     n_alarms, period_s = m["monitoring"]["drift"]["false_alarms"]
     budget, window_s = retraining["budget"]
     if budget > 64 or budget != int(budget):
@@ -196,7 +200,27 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
         ),
         ServingSettings(**m["serving"]),
         output["threshold"],
+        batches,
     )  # fmt: skip
+
+
+def _batches(said: dict[str, Any], source: str, where: str) -> tuple[BatchSettings, ...]:
+    found: list[BatchSettings] = []
+    for name, b in said.items():
+        schedule, output = Schedule(**b["schedule"]), PurePath(b["output"])
+        try:
+            check(schedule)
+        except ValueError as error:
+            raise Mistake(str(error), key=f"{where}.{name}.schedule") from None
+        taken = {PurePath(b["input"]): "its own input", PurePath(source): "data.source"}
+        taken |= {PurePath(other.output): f"the output of {other.name}" for other in found}
+        if output in taken:
+            raise Mistake(
+                f"{shown(b['output'])} is {taken[output]}, and would be overwritten. Name another file.",
+                key=f"{where}.{name}.output",
+            )
+        found.append(BatchSettings(name, b["input"], b["output"], schedule, b["keep"]))
+    return tuple(found)
 
 
 def _check_format(form: str, kind: str, key: str) -> None:

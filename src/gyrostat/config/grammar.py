@@ -32,7 +32,7 @@ from gyrostat.config.fields import (
 from gyrostat.config.receivers import ALLOWED, ANCHOR, ANCHOR_SCHEMA, SCHEMA, anchors, receivers
 from gyrostat.data.settings import SPAN, Span
 from gyrostat.gates.metrics import METRICS
-from gyrostat.retraining.schedule import Schedule, check
+from gyrostat.schedule import Schedule, check
 
 TASKS = ("regression", "binary", "multiclass")
 LATER = "This release knows regression, binary and multiclass."
@@ -67,6 +67,7 @@ SHARE_FORMS = (
 
 SHARE = "a share: 1% to 90%, or 0.01 to 0.9"
 SPANS = "span of time: 3 months, 12 weeks, 60d, 24h"
+OUTPUT = r"[^/]\.([pP][aA][rR][qQ][uU][eE][tT]|[cC][sS][vV])$"
 SPAN_FORM = {"type": "string", "pattern": SPAN}
 
 
@@ -176,6 +177,12 @@ def _path(value: Any) -> str:
     return value
 
 
+def _output(value: Any) -> str:
+    if not isinstance(value, str) or not re.search(OUTPUT, value):
+        raise refuse(value, "a path that ends in .parquet or .csv: out/answers.parquet")
+    return value
+
+
 def _encoding(value: Any) -> str:
     try:
         codecs.lookup(value)
@@ -248,6 +255,37 @@ COLUMN = Group(
     },
     "what one column is",
 )
+BATCH = Group(
+    {
+        "input": Value(
+            _path,
+            "a path: exports/customers.csv",
+            "the table, relative to the project; {date} in it is the day it is due",
+            None,
+            {"type": "string", "minLength": 1},
+            is_required=True,
+        ),
+        "output": Value(
+            _output,
+            "a path that ends in .parquet or .csv: out/answers.parquet",
+            "the answers, relative to the project; {date} in it is the day it is due, without it each takes the place of the one before",
+            None,
+            {"type": "string", "pattern": OUTPUT},
+            is_required=True,
+        ),
+        "schedule": Group(
+            {
+                "cron": text(None, 'when, as cron has it: "0 6 * * *"', is_required=True),
+                "zone": text("UTC", "by the clock of which place: Asia/Seoul"),
+            },
+            "when it comes due",
+        ),
+        "keep": texts("columns of the input that stand beside the answers, besides data.keys"),
+    },
+    "one table that is answered again and again",
+)
+MODEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAMES = "letters, digits, _ and -, at most 64"
 MODEL = Group(
     {
         "data": Group(
@@ -489,10 +527,12 @@ MODEL = Group(
             },
             "what counts as an answer",
         ),
+        "batch": Each(
+            BATCH, "tables that the champion answers on a schedule", NAMES, MODEL_NAME.pattern
+        ),
     },
     "one model",
 )
-MODEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def is_model_name(name: str) -> bool:
@@ -505,9 +545,7 @@ GRAMMAR = Group(
         "version": Value(
             _version, "1", "the form of this file", None, {"const": 1}, is_required=True
         ),
-        "models": Each(
-            MODEL, "by name", "letters, digits, _ and -, at most 64", MODEL_NAME.pattern
-        ),
+        "models": Each(MODEL, "by name", NAMES, MODEL_NAME.pattern),
         "server": Group(
             {
                 "port": number(8080, "predictions", low=1, high=65535, whole=True),

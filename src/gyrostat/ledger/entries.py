@@ -66,6 +66,20 @@ class Scheduled(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchDue(Step):
+    """`detail["batch"]` and the moment `detail["due"]` that wants it answered."""
+
+    needs: ClassVar[tuple[str, ...]] = ("batch", "due")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStarted(Step):
+    """`detail`: which batch, for which moment, from which file into which, by which version."""
+
+    needs: ClassVar[tuple[str, ...]] = ("batch", "due", "input", "output", "version")
+
+
+@dataclass(frozen=True, slots=True)
 class Triggered(Body):
     """A run is wanted."""
 
@@ -255,6 +269,10 @@ class Scored(Body):
     began_at: float
     """By the clock of the machine that answered."""
     actor: str = ""
+    batch: str = ""
+    """Its name in the declaration; empty: somebody asked by hand."""
+    due: float = 0.0
+    """The moment of its schedule that it stands for; 0: it has none."""
 
 
 def _steps(*kinds: str) -> dict[str, type[Body]]:
@@ -294,6 +312,12 @@ KINDS: dict[str, dict[str, type[Body]]] = {
         **_steps("staging_started", "staging_lost", "staging_passed", "staging_failed", "approval_asked"),
         **_steps("approved", "advanced", "promoted", "overdue", "expired", "refused", "superseded"),
         **_steps("regressed", "champion_regressed", "rolled_back", "held", "resumed", "told"),
+    },
+    "batching": {
+        "batches_set": ScheduleSet,
+        "batch_due": BatchDue,
+        "batch_started": BatchStarted,
+        **_steps("batch_lost", "batch_scored", "batch_failed", "told"),
     },
     "batch": {"scored": Scored},
     "declaration": {"declared": Declared},

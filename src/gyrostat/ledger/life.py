@@ -1,4 +1,4 @@
-"""What the three lives share: the values a decision can be, how a step moves a state, how one life tells another.
+"""What the lives share: the values a decision can be, how a step moves a state, how one life tells another.
 
 Two kinds of entry. *Steps* are said by the loop, one at a time, and are the only ones that move a state. *Events* come
 from outside or from another life at any time and only add facts; `decide` answers them with a step.

@@ -230,6 +230,16 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
         lambda e: f"snapshot {e.body.get('snapshot', '')[:7]} freed by {e.actor}",
     ),
     "scored": ("batch", "passed", batch),
+    "batches_set": ("batch", "plain", lambda e: f"batches from now on: {e.body.get('cause', '')}"),
+    "batch_due": ("batch", "plain", lambda e: e.body.get("cause", "")),
+    "batch_started": (
+        "batch",
+        "running",
+        lambda e: f"{e.body.get('cause', '')}: version {e.body['detail']['version']} answers",
+    ),
+    "batch_lost": ("batch", "warn", lambda e: f"once more: {e.body.get('cause', '')}"),
+    "batch_scored": ("batch", "passed", lambda e: f"answered: {e.body.get('cause', '')}"),
+    "batch_failed": ("batch", "failed", lambda e: f"not answered: {e.body.get('cause', '')}"),
     "restored": (
         "project",
         "warn",
@@ -248,4 +258,13 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
         ),
     ),
 }
-_QUIET = {"offered", "closed", "opened", "staging_lost", "scored"}
+_QUIET = {
+    "offered",
+    "closed",
+    "opened",
+    "staging_lost",
+    "scored",
+    "batch_due",
+    "batch_started",
+    "batch_scored",
+}

@@ -27,6 +27,8 @@ from gyrostat.serving.receipts import receipts
 Current = Callable[[], config.Loaded]
 log = logging.getLogger(__name__)
 DAMAGED_S = 5.0
+SCORING_S = 86400.0
+"""A batch that takes longer is ended; what it has answered is kept, and its next try goes on from there."""
 
 
 class Declarations:
@@ -69,6 +71,8 @@ class Declarations:
                     return settings.retraining, digest
                 case "run":
                     return run.RunTerms(settings.gates), digest
+                case "batching":
+                    return settings.batches, digest
             return settings.rollout, digest
 
         return found
@@ -92,6 +96,8 @@ class LocalWorld:
         seq = int(key.rpartition("#")[2])
         if what == "receivers" and stream.startswith("run/"):
             return {"floor": self.workers.floor(stream)}
+        if stream.startswith("batching/"):
+            return {} if what == "nothing" else self._look_batching(stream, seq, what)
         if not stream.startswith("production/"):
             return {} if what == "nothing" else self.workers.look(stream, seq, what)
         model = stream.split("/")[1]
@@ -108,6 +114,17 @@ class LocalWorld:
             return seen | self.workers.look(stream, seq, what)
         if what == "receivers":
             seen["floor"] = self.workers.floor(stream)
+        return seen
+
+    def _look_batching(self, stream: str, seq: int, what: str) -> dict[str, Any]:
+        seen: dict[str, Any] = {"floor": self.workers.floor(stream)}
+        if what == "scoring":
+            return seen | self.workers.look(stream, seq, what)
+        routes = self.routes(stream.split("/")[1])
+        arms = routes["arms"] if routes is not None and routes["epoch"] == self.epoch else []
+        for arm in arms:
+            if arm["role"] == "champion":
+                seen["champion"] = {"bundle": arm["bundle"], "version": arm["version"]}
         return seen
 
     def routes(self, model: str) -> dict[str, Any] | None:
@@ -216,6 +233,8 @@ class LocalWorld:
         if what == "training":
             resources = settings.train.resources
             whole["limits"] = {"time_s": resources.time_s, "memory_bytes": resources.memory_bytes}
+        if what == "scoring":
+            whole["limits"] = {"time_s": SCORING_S}
         if what == "evaluation":
             whole["champion"] = self._champion(model)
         try:

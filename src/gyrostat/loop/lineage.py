@@ -158,12 +158,23 @@ def _batch(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
     return [
         link
         | {
-            "words": f"{words.batch(entry)}, {times.local(entry.at)}, asked by {entry.actor} ({entry.ref})"
+            "words": f"{words.batch(entry)}, {times.local(entry.at)}, {_asked(entry)} ({entry.ref})"
         },
         {"what": "input", "ref": "", "words": f"{body['input']}, {body['input_digest']}"},
         {"what": "output", "ref": "", "words": f"{body['output']}, {body['output_digest']}"},
-        *_version(ledger, state, ref.model, _staged(ledger, Ref.parse(entry.inputs[0]))),
+        *_version(
+            ledger,
+            state,
+            ref.model,
+            _staged(ledger, Ref("version", ref.model, str(body["by_version"]))),
+        ),
     ]
+
+
+def _asked(entry: Entry) -> str:
+    if name := entry.body.get("batch"):
+        return f"batch {name}, due {times.local(entry.body['due'])}"
+    return f"asked by {entry.actor}"
 
 
 def batches(ledger: Ledger, model: str, *, at: float | None = None, bundle: str = "") -> list[Link]:

@@ -18,9 +18,9 @@ from gyrostat.loop import reconcile, run
 from gyrostat.observations import DAMAGED, ROLLOUT
 from gyrostat.ports import Ledger
 from gyrostat.retraining import life as retraining
-from gyrostat.retraining.schedule import next_due
 from gyrostat.rollout import production
 from gyrostat.rollout.states import IN_TRAFFIC, State
+from gyrostat.schedule import next_due
 from gyrostat.serving.receipts import refusal
 
 STEPS = {

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
+from gyrostat.batching import life as batching
 from gyrostat.errors import (
     AmbiguousError,
     ConflictError,
@@ -42,7 +43,10 @@ LIVES: dict[str, Life] = {
     "retraining": cast(Life, retraining),
     "run": cast(Life, run),
     "production": cast(Life, production),
+    "batching": cast(Life, batching),
 }
+ENDLESS = ("retraining", "production", "batching")
+"""Of each declared model there is one, from its declaration on."""
 Terms = Callable[[str, str], tuple[Any, str]]
 """`(stream, pinned digest or "")` -> what the declaration says about this life, and the digest it stands in."""
 
@@ -289,9 +293,7 @@ class Runner:
 
     def _tend(self) -> None:
         """Take up every life that is not over: those of the declared models, and whatever the ledger lists."""
-        declared = [
-            f"{kind}/{model}" for model in self.models() for kind in ("retraining", "production")
-        ]
+        declared = [f"{kind}/{model}" for model in self.models() for kind in ENDLESS]
         try:
             listed = [s for s in self.ledger.streams() if s.partition("/")[0] in LIVES]
         except LedgerError:

@@ -123,6 +123,7 @@ def _judge(report: Report, declarations: _Declarations, traffic: _Traffic, befor
     kind = entry.stream.partition("/")[0]
     terms = {
         "retraining": settings.retraining, "run": run.RunTerms(settings.gates), "production": settings.rollout,
+        "batching": settings.batches,
     }[kind]  # fmt: skip
     action = life_of(entry.stream).decide(before, body["seen"], terms, body["now"])
     if difference := _difference(action, entry):

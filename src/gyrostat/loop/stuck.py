@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gyrostat.errors import IllegalStepError, LedgerError, MalformedEntryError, UnknownKindError
-from gyrostat.loop.reconcile import LIVES, facts_of
+from gyrostat.loop.reconcile import ENDLESS, LIVES, facts_of
 from gyrostat.ports import Ledger
 from gyrostat.serving.receipts import refusal
 
@@ -32,7 +32,7 @@ class Stuck:
 
 def stuck(ledger: Ledger, state: Path, models: Iterable[str]) -> list[Stuck]:
     """Everything that is stuck now. Costs the streams that are not over."""
-    declared = [f"{kind}/{model}" for model in models for kind in ("retraining", "production")]
+    declared = [f"{kind}/{model}" for model in models for kind in ENDLESS]
     listed = [s for s in ledger.streams() if s.partition("/")[0] in LIVES]
     found = []
     for stream in dict.fromkeys([*declared, *listed]):

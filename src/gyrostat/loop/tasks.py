@@ -1,4 +1,4 @@
-"""What a worker can do: snapshot, training, pack, evaluation, staging. Each runs in a process of its own.
+"""What a worker can do: snapshot, training, pack, evaluation, staging, scoring. Each runs in a process of its own.
 
 Heavy libraries are imported here and nowhere in the loop.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,14 @@ def _in_its_format(rows: Any, schema: Schema, source: Any) -> bytes:
     return files.packed(text.encode(source.encoding), source.path)
 
 
-def _hold(folder: Path, spec: dict[str, Any]) -> None:
-    """From here on a user's pickle may run: it reads no key, and writes nowhere but in this job."""
+def _hold(folder: Path, spec: dict[str, Any], writable: Sequence[Path] = ()) -> None:
+    """From here on a user's pickle may run: it reads no key, and writes nowhere but in this job, and where it must."""
     from gyrostat.training import fit, sandbox
 
     own = folder / "tmp"
     own.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(own)
-    sandbox.enter(writable=[folder], hidden=fit.secrets_of(Path(spec["state"])))
+    sandbox.enter(writable=[folder, *writable], hidden=fit.secrets_of(Path(spec["state"])))
 
 
 def pack(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -248,6 +248,31 @@ def staging(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     return {"made": "report:" + hashlib.sha256(content).hexdigest(), **report}
 
 
+def scoring(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """A declared batch, by the version that it was started with; another try goes on where this one ends."""
+    from gyrostat import batch
+    from gyrostat.errors import TakenError, UnavailableError
+
+    settings, project = _settings(spec), Path(spec["project"])
+    declared = next(b for b in settings.batches if b.name == spec["batch"])
+    output = project / spec["output"]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _hold(folder, spec, writable=[output.parent])
+    wanted = batch.Batch(
+        Path(spec["state"]), spec["model"], spec["version"], spec["bundle"], settings.data, project / spec["input"], output,
+        keep=declared.keep, missing=settings.serving.missing, new_category=settings.serving.new_category,
+    )  # fmt: skip
+    try:
+        scored = batch.score(wanted, record=lambda _: None, say=print)
+    except TakenError as error:  # a try before this one, or a person: it ends
+        raise UnavailableError(str(error)) from error
+    return {
+        "made": scored.output_digest, "id": scored.id, "n_rows": scored.n_rows, "n_failed": scored.n_failed,
+        "input_digest": scored.input_digest, "began_at": scored.began_at, "seconds": scored.seconds,
+    }  # fmt: skip
+
+
 TASKS: dict[str, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {
     "snapshot": snapshot, "training": training, "pack": pack, "evaluation": evaluation, "staging": staging,
+    "scoring": scoring,
 }  # fmt: skip

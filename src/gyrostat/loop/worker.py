@@ -184,7 +184,8 @@ class Runner:
                 if _is_called_off(self.folder):
                     self.cause = "called off"
             if now - began > self.time_s:
-                self.cause = f"it took longer than {self.time_s:g} s (train.resources.time)"
+                which = " (train.resources.time)" if self.spec["what"] == "training" else ""
+                self.cause = f"it took longer than {self.time_s:g} s{which}"
             else:
                 used, n = _used()
                 if self.memory_bytes and used > self.memory_bytes:

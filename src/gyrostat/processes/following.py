@@ -231,7 +231,7 @@ def _own_loop(project: Opened, model: str, actor: str) -> Iterator[None]:
     world = LocalWorld(project.root, project.state, declarations)
     runner = reconcile.Runner(
         project.ledger, world, declarations.terms(), lambda: [model], f"run-{os.getpid()}-{int(time.time())}", poll_s=0.1,
-        only=lambda stream: not stream.startswith("production/"),
+        only=lambda stream: stream.partition("/")[0] in ("retraining", "run"),
     )  # fmt: skip
     stop = threading.Event()
 

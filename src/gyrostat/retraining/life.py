@@ -28,8 +28,8 @@ from gyrostat.ledger.life import (
     thaw_shared,
 )  # fmt: skip
 from gyrostat.ledger.times import iso
-from gyrostat.retraining.schedule import last_due, next_due
 from gyrostat.retraining.settings import RetrainingSettings
+from gyrostat.schedule import last_due, next_due
 from gyrostat.terms import Entry
 
 

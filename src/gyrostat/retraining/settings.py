@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gyrostat.retraining.schedule import Schedule
+from gyrostat.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)

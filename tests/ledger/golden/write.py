@@ -103,6 +103,7 @@ def lines(history: History) -> list[dict[str, Any]]:
         "retraining": {d: asdict(s) for d, s in history.retrainings.items()},
         "production": {d: asdict(s) for d, s in history.rollouts.items()},
         "run": {d: asdict(s) for d, s in GATES.items()},
+        "batching": {d: [asdict(b) for b in s] for d, s in history.batches.items()},
         "facts": {s: freeze(told.facts) for s, told in sorted(history.watch.told.items())},
     }
     return [head, *(asdict(e) for e in log)]

@@ -22,9 +22,9 @@ from gyrostat.errors import IllegalStepError
 from gyrostat.ledger.chain import verify
 from gyrostat.ledger.life import Say
 from gyrostat.loop import reconcile
-from gyrostat.retraining.schedule import Schedule
 from gyrostat.rollout import production
 from gyrostat.rollout.states import IN_TRAFFIC
+from gyrostat.schedule import Schedule
 from gyrostat.terms import GENESIS, Entry
 
 from . import releases
@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
 WORK_BEHIND = {
     "snapshotted": "snapshot", "checks_failed": "snapshot", "trained": "training", "packed": "pack", "gate_passed": "evaluation",
-    "gate_undecided": "evaluation", "staging_passed": "staging",
+    "gate_undecided": "evaluation", "staging_passed": "staging", "batch_scored": "scoring",
 }  # fmt: skip
 CALLED_FOR_BY = {
     "snapshot": "opened", "training": "snapshotted", "pack": "trained", "evaluation": "packed", "staging": "staging_started",
+    "scoring": "batch_started",
 }  # fmt: skip
+LOST = ("work_lost", "staging_lost", "batch_lost")
 ENDS = ("promoted", "regressed", "refused", "expired", "superseded", "staging_failed")
+BATCH_ENDS = ("batch_scored", "batch_failed")
 RUN_ENDS = ("offered", "rejected", "checks_failed", "gate_failed", "gave_up", "cancelled")
 RUN_OVER = (*RUN_ENDS, "gate_undecided")
 TAKES_TRAFFIC = ("shadow_started", "canary_started", "promoted")
@@ -100,10 +103,22 @@ class Production(Told):
     routed: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
 
+@dataclass
+class Batching(Told):
+    due: dict[str, float] = field(default_factory=dict)
+    """Of each batch, the moment that waits; one that is not there has none."""
+    done: dict[str, float] = field(default_factory=dict)
+    """Up to which moment each was answered, or its answers were begun; at first from when it counts."""
+    schedules: dict[str, str] = field(default_factory=dict)
+    open: tuple[str, float, str] | None = None
+    """What is being answered, for which moment, by which bundle."""
+
+
 KINDS_OF_LIVES: dict[str, type[Told]] = {
     "retraining": Retraining,
     "run": Run,
     "production": Production,
+    "batching": Batching,
 }
 
 
@@ -153,7 +168,11 @@ class Watch:
         if e.at < self.at:
             self.found.append("the ledger's time went back")
         self.hash, self.at, self.position = e.hash, e.at, e.position
-        told, life = self._told(e.stream), e.stream.partition("/")[0]
+        life = e.stream.partition("/")[0]
+        if life not in KINDS_OF_LIVES:
+            self.found += self._record(e)
+            return
+        told = self._told(e.stream)
         with releases.using(self.history.newest_release):
             try:
                 before = told.facts
@@ -162,7 +181,7 @@ class Watch:
                 told.facts = reconcile.life_of(e.stream).fold(before, e)
                 told.kinds[e.kind] += 1
                 self.found += self._hand_over(e)
-                follow = {"production": self._production, "run": self._run}
+                follow = {"production": self._production, "run": self._run, "batching": self._batching}  # fmt: skip
                 self.found += follow.get(life, self._retraining)(e, told, before)
             except IllegalStepError as error:
                 self.found.append(f"illegal step: {error}")
@@ -180,11 +199,17 @@ class Watch:
         told = self._told(stream)
         told.began[what] += 1
         cause = CALLED_FOR_BY[what]
-        n_lost = told.kinds["work_lost"] + told.kinds["staging_lost"]
+        n_lost = sum(told.kinds[kind] for kind in LOST)
         if told.began[what] > told.kinds[cause] + n_lost:
             self.found.append(
                 f"{stream}: {what} {told.began[what]} times, called for {told.kinds[cause]} times and lost {n_lost} times"
             )
+
+    def scoring(self, stream: str, spec: dict[str, Any]) -> None:
+        """A table is answered: by what it was begun with, and by no other after a try that was lost."""
+        begun = self._told(stream).open
+        if begun != (spec["batch"], spec["due"], spec["bundle"]):
+            self.found.append(f"{stream}: {begun} was begun, {spec} is answered")
 
     def packed(self, trained: str, bundle: str) -> None:
         """A model became a bundle (I3)."""
@@ -233,7 +258,7 @@ class Watch:
             if job is None or job.fate != "done" or (e.outputs and e.outputs[0] != job.seen["made"]):  # fmt: skip
                 yield f"{stream} {e.seq} {e.kind} names {e.outputs}, the world does not hold it for {facts.key}"
         if e.body["seen"].get("status") == "lost":
-            for what in ("training", "staging"):
+            for what in ("training", "staging", "scoring"):
                 if (job := world.jobs.get((what, facts.key))) and job.fate == "killed":
                     yield f"{stream} {e.seq}: {what} {facts.key} was stopped while it was needed"
 
@@ -246,6 +271,8 @@ class Watch:
                 self.owed[e.outputs[0], "run_asked", ""] += 1
             if life == "run" and e.kind == "offered":
                 self.owed[f"production/{model}", "offered", e.stream] += 1
+            if life == "batching" and e.kind in BATCH_ENDS and e.outputs:
+                self.owed[f"batch/{model}", "scored", e.outputs[0]] += 1
             is_first_end = (f"retraining/{model}", "run_closed", e.stream) not in self.owed
             if life == "run" and e.kind in RUN_OVER and is_first_end:
                 self.owed[f"retraining/{model}", "run_closed", e.stream] += 1
@@ -307,6 +334,64 @@ class Watch:
         until = self.history.unscheduled_at - 3600
         if lost := [at for at in known if told.due_at < at < until]:
             yield f"{e.stream}: {lost} came due and wanted no run"
+
+    def _batching(self, e: Entry, told: Batching, before: Any) -> Iterator[str]:
+        """Each moment is answered once, by itself or by a later one that came before its turn (I5)."""
+        where, detail, now = f"{e.stream} {e.seq} {e.kind}", e.body.get("detail", {}), e.body["now"]
+        match e.kind:
+            case "batches_set":
+                if self.history.dice.is_calm and not detail["schedules"]:
+                    yield from self._all_came(e, told)
+                told.done = {
+                    name: told.done[name] if told.schedules.get(name) == schedule else e.at
+                    for name, schedule in detail["schedules"].items()
+                }
+                told.schedules = detail["schedules"]
+                told.due = {name: at for name, at in told.due.items() if name in told.schedules}
+            case "batch_due" | "batch_started":
+                name, at = detail["batch"], detail["due"]
+                known = self._batch_moments(e.body["declaration"], name)
+                if at not in known and at != told.due.get(name):
+                    yield f"{where} {name} for {at}, when nothing comes due"
+                if at <= told.done[name] and at != told.due.get(name):
+                    yield f"{where} {name} for {at}, which has its answers"
+                if later := [m for m in known if at < m <= now and m > told.done[name]]:
+                    yield f"{where} {name} for {at}, though {later[-1]} has come due as well"
+                told.done[name] = max(at, told.done[name])
+                if e.kind == "batch_due":
+                    told.due[name] = at
+                    return
+                if told.due.pop(name, None) is None:
+                    yield f"{where} {name}, which was not due"
+                if told.open:
+                    yield f"{where} {name}, while {told.open} is answered"
+                told.open = name, at, e.inputs[1]
+                if e.inputs[1] not in self.history.world.champions.get(before.model, set()):
+                    yield f"{where} {name} by {e.inputs[1]}, which was never champion"
+            case "batch_scored" | "batch_failed":
+                if not told.open:
+                    yield f"{where}, but nothing was begun"
+                told.open = None
+
+    def _all_came(self, e: Entry, told: Batching) -> Iterator[str]:
+        """Half a day after the faults have stopped, no moment is behind that does not wait for a champion."""
+        digest, until = e.body["declaration"].partition(",")[0], self.history.unscheduled_at - 3600
+        for name, done in told.done.items():
+            known = [at for at in self._batch_moments(digest, name) if done < at < until]
+            if known and name not in told.due:
+                yield f"{e.stream}: {known} of {name} came due, and nothing was answered"
+
+    def _batch_moments(self, digest: str, name: str) -> tuple[float, ...]:
+        history = self.history
+        batch = next((b for b in history.batches[digest] if b.name == name), None)
+        return moments((batch.schedule,), history.clock_change - 6 * 86400) if batch else ()
+
+    def _record(self, e: Entry) -> Iterator[str]:
+        """A table's record: once for each that was answered, of what really answered it."""
+        what = e.stream, e.kind, e.body["output_digest"]
+        self.got[what] += 1
+        if self.got[what] > self.owed[what]:
+            yield f"{what} was owed {self.owed[what]} times and told {self.got[what]} times"
 
     def _moments(self, digest: str) -> tuple[float, ...]:
         history = self.history

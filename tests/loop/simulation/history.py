@@ -11,15 +11,16 @@ from datetime import datetime
 from heapq import heappop, heappush
 from typing import Any
 
+from gyrostat.batching.settings import BatchSettings
 from gyrostat.errors import AmbiguousError, LedgerError
 from gyrostat.gates.settings import GateSettings, UndecidedSettings
 from gyrostat.loop import reconcile, run
-from gyrostat.retraining.schedule import Schedule
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.retraining.triggers import triggers
 from gyrostat.rollout import production
 from gyrostat.rollout.settings import BakeSettings, RolloutSettings
 from gyrostat.rollout.states import IN_TRAFFIC
+from gyrostat.schedule import Schedule
 from gyrostat.terms import Draft, Entry, Limit, Margin
 from gyrostat.testing.memory import MemoryLedger
 
@@ -47,6 +48,9 @@ CLOCK_CHANGES = [
         ("2026-10-03T15:30Z", "Australia/Lord_Howe"), ("2026-06-01T00:00Z", "Asia/Seoul"),
     )
 ]  # fmt: skip
+BATCHES = {"nightly": "30 2 * * *", "often": "15 */12 * * *"}
+P_BATCHES = 0.12
+"""Of histories in which tables are answered on schedules; the others are told as if there were none."""
 CRONS = [("30 2 * * *",), ("15 */12 * * *", "0 2 * * sun")]
 RUN_TERMS = {digest: run.RunTerms(gates) for digest, gates in GATES.items()}
 
@@ -111,6 +115,7 @@ class History(MemoryLedger):
             )
             for digest, plan in (("declared-0", steps), ("declared-1", (0.3,)))
         }  # fmt: skip
+        self.batches = self._batches(zone)
         self.digest = "declared-0"
         self.processes: list[Process] = []
         self.n_born = self.n_outside = 0
@@ -119,7 +124,35 @@ class History(MemoryLedger):
             self.world.sources[model] = sorted(self.began_at + at for at in changes)
             self.world.label_delay_s[model] = rng.choice([0.0, 0.0, 3 * HOUR, 16 * HOUR])
 
+    def _batches(self, zone: str) -> dict[str, tuple[BatchSettings, ...]]:
+        """By declaration; a change of it may take one away, add one, or move it to another zone."""
+        rng = random.Random(f"batches of {self.seed}")
+        if rng.random() >= P_BATCHES:
+            return {}
+        batches = {}
+        for digest in ("declared-0", "declared-1"):
+            names = rng.choice([["nightly"], ["often"], ["nightly", "often"], ["nightly", "often"]])
+            there = rng.choice([zone, zone, "UTC"])
+            batches[digest] = tuple(
+                BatchSettings(name, f"in-{{date}}/{name}.csv", f"out-{{date}}/{name}.csv", Schedule(BATCHES[name], there))
+                for name in names
+            )  # fmt: skip
+            batches[f"{digest}, unscheduled"] = ()
+        return batches
+
+    @property
+    def endless(self) -> list[str]:
+        """Streams that are kept from the first day on."""
+        kinds = [k for k in reconcile.ENDLESS if k != "batching" or self.batches]
+        return [f"{kind}/{model}" for model in self.models for kind in kinds]
+
+    def lives(self) -> list[str]:
+        """All that are not over."""
+        return [s for s in self.streams() if s.partition("/")[0] in reconcile.LIVES]
+
     def settings(self, kind: str, digest: str) -> Any:
+        if kind == "batching":
+            return self.batches[digest]
         if kind == "retraining":
             return self.retrainings[digest]
         digest = digest.partition(",")[0]
@@ -408,12 +441,12 @@ class History(MemoryLedger):
 
     def tend(self, process: Process) -> Iterator[float]:
         """Keep every life that is not over: those of the declared models, and whatever the ledger lists."""
-        always = [f"{kind}/{model}" for model in self.models for kind in ("retraining", "production")]  # fmt: skip
+        always = self.endless
         clock = None
         if "wall_clock" in self.bugs:
             clock = lambda: self.world.now + process.offset_s  # noqa: E731
         while True:
-            listed = self.streams()
+            listed = self.lives()
             if "run_kept_by_its_parent" in self.bugs:
                 kept = [self.facts(f"retraining/{model}") for model in self.models]
                 listed = [f"run/{f.model}/{f.run}" for f in kept if f.state == "running"]
@@ -526,7 +559,7 @@ class History(MemoryLedger):
         if (
             self.rest_at is None
             and not self.n_outside
-            and all(self.is_resting(self.facts(s)) for s in self.streams())
+            and all(self.is_resting(self.facts(s)) for s in self.lives())
         ):
             self.rest_at = self.world.now
         self.world.later(6 * HOUR, self.check_rest)
@@ -536,6 +569,8 @@ class History(MemoryLedger):
         match f.stream.partition("/")[0]:
             case "retraining":
                 return f.state == "idle" and not f.wanted and not f.owes
+            case "batching":
+                return f.state == "idle" and not f.waiting and not f.owes
             case "run":
                 return f.state == "undecided" and f.asked_at and not f.answer and not f.owes
         waits = (f.state == "held" and not f.is_resumed) or (

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from gyrostat.batching import life as batching
 from gyrostat.errors import UnknownKindError
 from gyrostat.ledger.chain import seal
 from gyrostat.ledger.life import Facts, Say, Show, Start, Tell, replace
@@ -263,6 +264,40 @@ def moment_not_used_up(fold: Original, facts: Any, entry: Any) -> Any:
     return replace(after, scheduled_at=entry.body["detail"]["due"] - 1.0) if is_due else after
 
 
+def batch_moment_not_used_up(fold: Original, facts: Any, entry: Any) -> Any:
+    """A table that was answered is due again for the same moment."""
+    after = fold(facts, entry)
+    if entry.kind != "batch_started":
+        return after
+    counted = (c._replace(until=c.until - 1.0) if c.batch == after.work.batch else c for c in after.counted)  # fmt: skip
+    return replace(after, counted=tuple(counted))
+
+
+def batch_moment_lost_to_another(decide: Original, facts: Any, seen: Any, terms: Any, now: float) -> Any:  # fmt: skip
+    """Whoever is not at work has no clock: what comes due while another table is answered is lost."""
+    if facts.work:
+        others = (c if c.batch == facts.work.batch else c._replace(until=now) for c in facts.counted)  # fmt: skip
+        facts = replace(facts, counted=tuple(others))
+    return decide(facts, seen, terms, now)
+
+
+def batch_left_running(decide: Original, facts: Any, seen: Any, terms: Any, now: float) -> Any:
+    """Nobody ends the work that was given up."""
+    return decide(facts, {k: v for k, v in seen.items() if k != "floor"}, terms, now)
+
+
+def batch_each_moment_made_up_for(last_due: Original, schedules: Any, after: float, until: float) -> Any:  # fmt: skip
+    """After a day asleep, the same table for each moment that was missed."""
+    came = batching.next_due(schedules, after)
+    return came if came <= until else None
+
+
+def batch_record_lost(fold: Original, facts: Any, entry: Any) -> Any:
+    """The answers are there, and no record of them."""
+    after = fold(facts, entry)
+    return replace(after, owes=()) if entry.kind == "batch_scored" else after
+
+
 def oldest_first_decide(decide: Original, facts: Any, seen: Any, terms: Any, now: float) -> Any:
     """Works off the offers in the order of their arrival."""
     offers = facts.offers[:1] if facts.state is State.KEEPING else ()
@@ -319,7 +354,7 @@ def undated(step: Original, *args: Any) -> Draft:
 
 
 def everywhere(name: str, wrapper: Any) -> list[Wrapped]:
-    lives = (retraining, run, production, reconcile)
+    lives = (retraining, run, production, batching, reconcile)
     return [Wrapped(module, name, wrapper) for module in lives if hasattr(module, name)]
 
 
@@ -338,6 +373,12 @@ MISTAKES: dict[str, Sequence[Wrapped | Replaced]] = {
     "run_kept_by_its_parent": [],
     "not_pinned": [],
     "torn_append": [],
+    "batch_not_pinned": [],
+    "batch_moment_not_used_up": [Wrapped(batching, "fold", batch_moment_not_used_up)],
+    "batch_moment_lost_to_another": [Wrapped(batching, "decide", batch_moment_lost_to_another)],
+    "batch_each_moment_made_up_for": [Wrapped(batching, "last_due", batch_each_moment_made_up_for)],
+    "batch_left_running": [Wrapped(batching, "decide", batch_left_running)],
+    "batch_record_lost": [Wrapped(batching, "fold", batch_record_lost)],
     "show_before_say": [Wrapped(reconcile, "act", show_before_say)],
     "say_before_make": [Wrapped(reconcile, "act", say_before_make)],
     "say_before_tell": [Wrapped(reconcile, "act", say_before_tell)],
@@ -405,7 +446,7 @@ def planted(mistakes: frozenset[str], *, with_next_release: bool) -> AbstractCon
     """
     stack = ExitStack()
     added = [Wrapped(*what) for what in releases.ADDED] if with_next_release else []
-    seldom = [Replaced(module, "LOOK_S", 3600.0) for module in (run, production)]
+    seldom = [Replaced(module, "LOOK_S", 3600.0) for module in (run, production, batching)]
     seldom += [Replaced(reconcile, "POLL_S", 43200.0)]
     for target in [
         *seldom,

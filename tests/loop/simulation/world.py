@@ -27,6 +27,7 @@ DURATION_S = {
     "pack": (5, 60),
     "evaluation": (10, 300),
     "staging": (5, 300),
+    "scoring": (60, 3 * HOUR),
 }
 ENDS_BADLY = {
     "snapshot": (0.01, 0.0, 0.02, 0.003),
@@ -34,6 +35,7 @@ ENDS_BADLY = {
     "pack": (0.03, 0.01, 0.02, 0.003),
     "evaluation": (0.01, 0.01, 0.02, 0.003),
     "staging": (0.05, 0.05, 0.01, 0.01),
+    "scoring": (0.1, 0.1, 0.05, 0.05),
 }
 """How often work dies, hangs, fails in a way that may pass, fails for good."""
 WAYS = ("dies", "hangs", "fails once", "fails")
@@ -63,6 +65,8 @@ class SimulatedWorld:
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     floor: dict[str, int] = field(default_factory=dict)
     router: dict[str, tuple[int, dict[str, Any], float]] = field(default_factory=dict)
+    champions: dict[str, set[str]] = field(default_factory=dict)
+    """Of each model, all that ever answered."""
     sources: dict[str, list[float]] = field(default_factory=dict)
     label_delay_s: dict[str, float] = field(default_factory=dict)
     truth: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -98,7 +102,9 @@ class SimulatedWorld:
                 seen |= self._counted(stream, served, routes, since, with_traffic=what == "traffic")
             if stream in self.before and dice.strikes("the monitor lags", 0.03):
                 seen |= self.before[stream]
-        if what == "receivers":
+        if what == "receivers" and stream.startswith("batching/"):
+            seen |= self._champion(stream[9:])
+        if what in ("receivers", "scoring"):
             seen["floor"] = self.floor.get(stream, 0)
         if what in ("receivers", "traffic", "nothing"):
             return seen
@@ -114,6 +120,11 @@ class SimulatedWorld:
                 is_passing = job.fate == "fails once"
                 return seen | {"status": "failed", "cause": job.fate, "retryable": is_passing}
         return seen | {"status": "done", **job.seen}
+
+    def _champion(self, model: str) -> dict[str, Any]:
+        _, routes, _ = self.router.get(f"production/{model}", (0, {"arms": []}, 0.0))
+        arm = next((a for a in routes["arms"] if a["role"] == "champion"), None)
+        return {"champion": {k: arm[k] for k in ("bundle", "version")}} if arm else {}
 
     def _counted(
         self, stream: str, seq: int, routes: dict[str, Any], since: float, *, with_traffic: bool
@@ -202,7 +213,12 @@ class SimulatedWorld:
         floor = self.floor.get(stream, 0)
         if seq < floor and "late_start_accepted" not in self.bugs:
             return
-        self._raise_floor(stream, seq)
+        if (
+            what == "scoring"
+        ):  # whose life shows the floor first: this world is no kinder than the real one
+            self._one_writer(stream, seq)
+        else:
+            self._raise_floor(stream, seq)
         if (what, key) in self.jobs and not (
             "work_repeated" in self.bugs or ("bundle_not_keyed" in self.bugs and what == "pack")
         ):
@@ -214,6 +230,11 @@ class SimulatedWorld:
         ready_at = self.now + luck.uniform(*DURATION_S[what])
         made = self._make(stream, what, key, spec, luck)
         self.jobs[what, key] = Job(stream, seq, what, ready_at, fate, made)
+
+    def _one_writer(self, stream: str, seq: int) -> None:
+        for job in self.jobs.values():
+            if job.stream == stream and job.seq != seq and job.alive(self.now):
+                self.watch.found.append(f"{stream}: {job.seq} and {seq} both write answers")
 
     def _make(
         self, stream: str, what: str, key: str, spec: dict[str, Any], rng: random.Random
@@ -262,6 +283,20 @@ class SimulatedWorld:
                     "metrics": {"rmse": metric}, "trivial": {"name": "rmse", "value": 2.0}, "champion": None, "size_bytes": 1000, "n_heldout": 300,
                 }  # fmt: skip
                 return {"made": made, "evidence": evidence}
+            case "scoring":
+                by = spec["bundle"]
+                if "batch_not_pinned" in self.bugs:
+                    by = self._champion(model)["champion"]["bundle"]
+                self.watch.scoring(stream, {**spec, "bundle": by})
+                n_rows = rng.choice([1, 300, 300])
+                found = {"n_rows": n_rows, "n_failed": rng.choice([0, 0, 1])}
+                return {
+                    "made": made,
+                    **found,
+                    "id": key,
+                    "input_digest": "table",
+                    "began_at": self.now,
+                }
             case "staging":
                 is_answering = self.truth[spec["bundle"]]["is_answering"]
                 return {"made": made, "is_answering": is_answering, "cause": ""}
@@ -291,3 +326,5 @@ class SimulatedWorld:
         if routes["arms"] and stream[11:] not in self.silent:
             self.before[stream] = self._counted(stream, current, routes, since, with_traffic=True)
         self.router[stream] = (seq, value, self.now)
+        answers = {arm["bundle"] for arm in value["arms"] if arm["role"] == "champion"}
+        self.champions.setdefault(stream[11:], set()).update(answers)

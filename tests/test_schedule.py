@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gyrostat.retraining.schedule import Schedule, check, last_due, next_due
+from gyrostat.schedule import Schedule, check, last_due, next_due
 
 BERLIN = "Europe/Berlin"
 

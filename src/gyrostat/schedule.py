@@ -83,6 +83,11 @@ def last_due(schedules: Iterable[Schedule], after: float, until: float) -> float
     return max(came, default=None)
 
 
+def local_date(schedule: Schedule, at: float) -> str:
+    """The day in the schedule's zone, as 2026-11-29."""
+    return _local(at, _zone(schedule.zone)).date().isoformat()
+
+
 @lru_cache(maxsize=256)
 def _next(schedule: Schedule, after: float) -> float:
     zone, times = _zone(schedule.zone), _parse(schedule.cron)

@@ -1,0 +1,1 @@
+"""When whole tables are answered: a schedule for each, by the champion of the moment."""
