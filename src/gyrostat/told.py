@@ -160,6 +160,7 @@ def _model(name: str, m: dict[str, Any], *, is_past: bool) -> list[str]:
         lines.append(
             f"       run        {running['ref']}: {running['step']}, {running['why'] or running['by']}"
         )
+    lines += [f"       batch      {_batch(b, has_champion=bool(champion))}" for b in m["batches"]]
     if m["stuck"]:
         lines.append(f"       stuck      {m['stuck']}")
     n = m["next"]
@@ -172,6 +173,24 @@ def _model(name: str, m: dict[str, Any], *, is_past: bool) -> list[str]:
         )
     lines += [f"       you        {a['why']}:   {a['command']}" for a in asks]
     return lines
+
+
+def _batch(b: dict[str, Any], *, has_champion: bool) -> str:
+    """How its newest ended, and what comes next."""
+    last, parts = b["last"], []
+    if last:
+        what = last["failure"] or f"{last['rows']:,} rows by version {last['version']}"
+        if last["failed"] and not last["failure"]:
+            what += f", {last['failed']:,} without an answer"
+        parts.append(f"{_local(last['due'])} {'not answered: ' if last['failure'] else ''}{what}" + (f" ({last['ref']})" if last["ref"] else ""))  # fmt: skip
+    if b["scoring"]:
+        parts.append(f"version {b['scoring']['version']} answers now")
+    if b["waits_since"]:
+        why = "waits its turn" if has_champion else "waits for a champion"
+        parts.append(f"{why} since {_local(b['waits_since'])}")
+    elif b["next"]:
+        parts.append(f"next {_local(b['next'])}")
+    return f"{b['batch']}: {'; '.join(parts) or 'counts from when the loop has read it'}"
 
 
 def _labels(labels: dict[str, Any]) -> str:

@@ -65,6 +65,18 @@ class Records:
         self.step(run, "opened", cause="asked")
         return self.step(run, "gave_up", cause="snapshot: the disk is full")
 
+    def batch(self, kind: str = "batch_scored", due: float = 3600.0, *, cause: str = "", **seen: Any) -> Entry:  # fmt: skip
+        """A batch that was started, and how it ended."""
+        stream, name = f"batching/{self.model}", {"batch": "nightly", "due": due}
+        if not self.ledger.tail(stream):
+            self.step(stream, "batches_set", detail={"schedules": {"nightly": "0 * * * * UTC"}})
+        self.step(stream, "batch_due", detail=name)
+        files = {"input": "in.csv", "output": "out.csv", "version": 1}
+        self.step(stream, "batch_started", f"version/{self.model}/1", "b1", detail=name | files)
+        made = {"id": "i", "n_rows": 9, "n_failed": 2, "input_digest": "in", "made": "out", "began_at": 1.0}  # fmt: skip
+        seen = seen or {"status": "done", **made}
+        return self.step(stream, kind, cause=cause or "nightly", seen=seen)
+
     def plant(self, stream: str = "production/wine") -> Entry:
         """A step that no table has: the stream stands still."""
         return self.step(stream, "advanced", "x", cause="planted")

@@ -137,10 +137,14 @@ def test_of_work_that_is_over_the_record_and_the_log_stay(state, ledger):
     running = state / "jobs" / "run.wine.2" / "5-training"
     (running / "code").mkdir(parents=True)
     (running / "code" / "train.py").write_text("")
-    for folder in (job, running):
+    answered = state / "jobs" / "batching.wine" / "7-scoring"
+    answered.mkdir(parents=True)
+    (answered / "result.json").write_text("{}")
+    for folder in (job, running, answered):
         os.utime(folder, (OLD, OLD))
     refs, _ = gone(ledger, state)
-    assert refs == {"job/run/wine/1/5-training"}
+    assert refs == {"job/run/wine/1/5-training", "job/batching/wine/7-scoring"}
+    assert not answered.exists()
     assert sorted(p.name for p in job.iterdir()) == ["result.json", "stdout.log"]
     assert (running / "code" / "train.py").exists()
 

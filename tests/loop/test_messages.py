@@ -133,3 +133,22 @@ def test_routes_that_a_server_refuses_are_stuck(ledger, records, tmp_path, seq):
     (found,) = stuck(ledger, tmp_path, ["wine"])
     assert (found.stream, found.command) == ("production/wine", "gyrostat roll-back wine")
     assert "the bundle is altered" in found.why
+
+
+def test_a_batch_that_failed_says_who_misses_what_and_is_told_once_an_hour(ledger, records):
+    why = {"cause": "nightly: there is no in.csv", "status": "failed"}
+    first = records.batch("batch_failed", **why)
+    found = told(ledger, first)
+    assert (found.kind, found.about, found.command) == (
+        "failed",
+        "wine",
+        f"gyrostat why {first.ref}",
+    )
+    assert found.what == "not answered: nightly: there is no in.csv"
+    assert found.harm == "whoever reads that output finds no new answers"
+    assert told(ledger, records.batch("batch_failed", 7200.0, **why)) is None
+    other = records.batch(
+        "batch_failed", 10800.0, cause="nightly: the disk is full", status="failed"
+    )
+    assert told(ledger, other).what == "not answered: nightly: the disk is full"
+    assert told(ledger, records.batch()) is None

@@ -5,10 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from loop.records import Records
 
+from gyrostat import told
 from gyrostat.config.declaration import ModelSettings
 from gyrostat.config.reader import from_values
 from gyrostat.ledger.chain import seal
+from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop import overview
 from gyrostat.observations import ROLLOUT
 from gyrostat.rollout.production import Facts, Offer
@@ -146,3 +149,36 @@ def test_a_schedule_is_shown_with_the_moment_that_comes_next(tmp_path):
     comes = overview.overview(ledger, tmp_path, loaded)["models"]["wine"]["next"]
     assert comes["triggers"] == ["decay", "schedule 0 6 3 * * UTC"]
     assert comes["scheduled_for"].startswith("1970-01-03T06:00")
+
+
+def test_a_batch_is_shown_with_how_it_ended_what_it_waits_for_and_what_comes(tmp_path):
+    ledger = SqliteLedger(tmp_path / "ledger.db", clock=lambda: NOW)
+    records = Records(ledger)
+    batch = {"input": "in.csv", "output": "out.csv", "schedule": {"cron": "0 * * * *"}}
+    values = {"data": {"source": "w.csv", "target": "q"}, "batch": {"nightly": batch}}
+    loaded: Any = SimpleNamespace(
+        declaration=from_values({"version": 1, "models": {"wine": values}})
+    )
+
+    def said() -> str:
+        facts = overview.overview(ledger, tmp_path, loaded)
+        lines = told.status(facts | {"mistake": ""}, is_up=True, is_past=False)
+        return next(line for line in lines if line.startswith("       batch "))
+
+    assert "nightly: counts from when the loop has read it" in said()
+    scored = records.batch()
+    record = {
+        "id": "i", "by_version": 1, "bundle": "b", "input": "in.csv", "input_digest": "x", "output": "out.csv", "output_digest": "y",
+        "n_rows": 9, "n_failed": 2, "began_at": 1.0,
+    }  # fmt: skip
+    key = f"{scored.stream}#{scored.seq}"
+    draft = Draft("scored", NOW, "loop", (key,), body=record, key=key)
+    ledger.append("batch/wine", draft, expect_seq=None, fence=None)
+    records.step("batching/wine", "told", "batch/wine", key)
+    line = said()
+    assert "9 rows by version 1, 2 without an answer (batch/wine/1); next " in line
+    records.batch("batch_failed", 7200.0, cause="nightly: there is no in.csv", status="failed")
+    assert "not answered: there is no in.csv; next " in said()
+    records.step("batching/wine", "batch_due", detail={"batch": "nightly", "due": 10800.0})
+    assert "; waits for a champion since " in said()
+    ledger.close()

@@ -1,5 +1,7 @@
 """The work of one run on a small project on disk, as the loop has it done: by real processes, each from its spec."""
 
+import csv
+import hashlib
 import importlib
 import json
 import random
@@ -12,6 +14,7 @@ from gyrostat_runtime.rows import from_columns
 from gyrostat_runtime.session import Session
 
 from gyrostat import config
+from gyrostat.batch import parts
 from gyrostat.data import snapshots
 from gyrostat.errors import GyrostatError
 from gyrostat.gates.judge import conclude, judge
@@ -31,6 +34,7 @@ models:
     train: {run: "src.train:train", params: {fit_intercept: true}}
     limits: {rmse: {max: 40}, latency_p99: {max: 5s}}
     gates: {champion: {metric: rmse, margin: 5}}
+    batch: {nightly: {input: "in/{date}.csv", output: "out/{date}.csv", schedule: {cron: "0 6 * * *"}, keep: [city]}}
 """
 CHECKS = "columns: {rooms: {range: [1, 9]}}\n"
 TRAIN = """\
@@ -77,13 +81,15 @@ class Project:
         self.world = LocalWorld(root, self.state, Declarations(lambda: self.loaded))
         self.seq = 1
 
-    def do(self, what: str, **spec) -> dict:
+    def do(self, what: str, *, stream: str = RUN, **spec) -> dict:
         """Have one job done; its result."""
         self.seq += 1
         whole = {"barred": [], "snapshot": "", "training_seq": 0, "bundle": "", **spec}
-        self.world.start(RUN, what, f"{RUN}#{self.seq}", (), whole)
+        self.world.start(stream, what, f"{stream}#{self.seq}", (), whole)
         deadline = time.monotonic() + DEADLINE_S
-        while (seen := self.world.look(RUN, what, f"{RUN}#{self.seq}"))["status"] == "running":
+        while (seen := self.world.look(stream, what, f"{stream}#{self.seq}"))[
+            "status"
+        ] == "running":
             assert time.monotonic() < deadline, seen
             time.sleep(0.05)
         return seen
@@ -260,3 +266,49 @@ def test_the_module_that_an_offered_model_lacks_is_named(project, run, tmp_path,
     training = offered(project, run["snapshot"]["made"], lambda X, y: flat())
     assert "needs the module 'beside_the_notebook'" in training["cause"]
     assert "put its file under src/" in training["cause"]
+
+
+BATCH = {
+    "batch": "nightly",
+    "due": 0.0,
+    "version": 4,
+    "input": "in/day.csv",
+    "output": "out/day.csv",
+}
+
+
+def test_a_batch_is_answered_into_a_folder_of_its_own_with_what_the_record_needs(project, run):
+    (project.root / "in").mkdir(exist_ok=True)
+    (project.root / "in" / "day.csv").write_text(
+        "city,rooms,humidity\nseoul,3,0.5\nbusan,many,0.5\n"
+    )
+    done = project.do("scoring", stream="batching/homes", bundle=run["pack"]["made"], **BATCH)
+    assert (done["status"], done["n_rows"], done["n_failed"]) == ("done", 2, 1), done
+    answers = project.root / "out" / "day.csv"
+    assert done["made"] == hashlib.sha256(answers.read_bytes()).hexdigest()
+    first, second = csv.DictReader(answers.read_text().splitlines())
+    assert list(first) == ["row", "city", "prediction", "version", "error"]
+    assert (first["row"], first["city"], first["version"], first["error"]) == (
+        "1",
+        "seoul",
+        "4",
+        "",
+    )
+    assert "rooms" in second["error"]
+
+
+def test_a_batch_without_its_input_says_which_and_is_not_tried_again(project, run):
+    spec = BATCH | {"input": "in/none.csv"}
+    failed = project.do("scoring", stream="batching/homes", bundle=run["pack"]["made"], **spec)
+    assert (failed["status"], failed["retryable"]) == ("failed", False)
+    assert "none.csv" in failed["cause"]
+
+
+def test_answers_wait_while_somebody_else_writes_the_same_file(project, run):
+    (project.root / "in").mkdir(exist_ok=True)
+    (project.root / "in" / "day.csv").write_text("city,rooms,humidity\nseoul,3,0.5\n")
+    (project.root / "out").mkdir(exist_ok=True)
+    with parts.Parts(project.root / "out" / "day.csv").held({}, 0.0):
+        failed = project.do("scoring", stream="batching/homes", bundle=run["pack"]["made"], **BATCH)
+    assert (failed["status"], failed["retryable"]) == ("failed", True)
+    assert "day.csv" in failed["cause"]

@@ -231,7 +231,10 @@ def _jobs(ledger: Ledger, state: Path, model: str) -> Iterator[Thing]:
         if stream.split("/")[1] != model:
             continue
         for job in sorted(p for p in folder.iterdir() if p.is_dir()):
-            paths = tuple(job / name for name in SCRATCH if (job / name).exists())
+            # Of answers that a schedule asked for, all there is to know stands in the record; there may be one each minute.
+            is_batch = stream.startswith("batching/")
+            scratch = [job] if is_batch else [job / name for name in SCRATCH]
+            paths = tuple(path for path in scratch if path.exists())
             if not paths:
                 continue
             is_over = (job / "result.json").exists() and not (
@@ -239,7 +242,11 @@ def _jobs(ledger: Ledger, state: Path, model: str) -> Iterator[Thing]:
             )
             is_needed = not is_over or _is_young(job)
             reason = (
-                "of work that is not over" if not is_over else "over; its record and its log stay"
+                "of work that is not over"
+                if not is_over
+                else "over; the answers are on record"
+                if is_batch
+                else "over; its record and its log stay"
             )
             if is_over and is_needed:
                 reason = "made within the last hour"

@@ -16,6 +16,7 @@ from gyrostat.rollout import production
 from gyrostat.rollout.states import IN_TRAFFIC
 from gyrostat.terms import Entry
 
+HOUR_S = 3600.0
 CALLS = {
     ("production", "approval_asked"): "person_needed",
     ("production", "overdue"): "person_needed",
@@ -28,6 +29,7 @@ CALLS = {
     ("production", "expired"): "failed",
     ("run", "gave_up"): "failed",
     ("run", "checks_failed"): "failed",
+    ("batching", "batch_failed"): "failed",
 }
 """A candidate that the gates refuse is an answer, and calls for nobody."""
 
@@ -39,7 +41,9 @@ def message(ledger: Ledger, entry: Entry, *, project: str, env: str) -> Message 
     if kind is None:
         return None
     model = entry.stream.split("/")[1]
-    before, after = _around(ledger, entry) if life == "production" else (None, None)
+    before, after = _around(ledger, entry) if life != "run" else (None, None)
+    if life == "batching" and _is_old_news(entry, before):
+        return None
     about, done, command = _said(entry, model, before, after)
     return Message(
         kind, entry.hash, entry.ref, about, model, project, env, times.iso(entry.at), words.words(entry).text,
@@ -59,12 +63,19 @@ def stuck_message(ledger: Ledger, found: Stuck, *, project: str, env: str) -> Me
 
 
 def _around(ledger: Ledger, entry: Entry) -> tuple[Any, Any]:
-    """Production's facts before the entry and after it; None where they cannot be read, which stops no message."""
+    """The facts before the entry and after it; None where they cannot be read, which stops no message."""
     with contextlib.suppress(Exception):  # whatever a planted entry does to a fold
         tail = [e for e in ledger.tail(entry.stream) if e.seq <= entry.seq]
         before = catch_up(life_of(entry.stream).Facts(entry.stream), tail[:-1])
         return before, catch_up(before, tail[-1:])
     return None, None
+
+
+def _is_old_news(entry: Entry, before: Any) -> bool:
+    """Whether the batch failed so within the hour before: one that comes due each minute tells it once an hour at most."""
+    work = before and before.work
+    known = (o for o in before.outcomes if o.batch == work.batch) if work else ()
+    return any(o.failure == entry.body["cause"] and entry.at - o.at < HOUR_S for o in known)
 
 
 def _who(f: production.Facts | None) -> str:
@@ -76,6 +87,8 @@ def _who(f: production.Facts | None) -> str:
 def _harm(entry: Entry, before: Any, after: Any) -> str:
     if entry.stream.startswith("run/"):
         return "none: whoever answers goes on answering"
+    if entry.stream.startswith("batching/"):
+        return "whoever reads that output finds no new answers"
     if before is None:
         return "unknown: see gyrostat status"
     match entry.kind:
@@ -115,6 +128,8 @@ def _said(entry: Entry, model: str, before: Any, after: Any) -> tuple[str, str, 
     """`(about, what was done, what to type)`."""
     if entry.stream.startswith("run/"):
         return _said_of_run(entry)
+    if entry.stream.startswith("batching/"):
+        return model, "nothing; its next moment tries again", f"gyrostat why {entry.ref}"
 
     def version(of: Callable[[Any], Any], facts: Any) -> str:
         offer = of(facts) if facts is not None else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gyrostat import config
+from gyrostat.batching import life as batching
 from gyrostat.ledger import times, words
 from gyrostat.loop import reconcile, run
 from gyrostat.observations import DAMAGED, ROLLOUT
@@ -83,6 +84,7 @@ def _picture(
         "barred": list(f.barred),
         "limits_guessed": f.needs_person,
         "next": _next(wanted, settings, moment),
+        "batches": _batches(ledger, facts(f"batching/{model}"), settings),
     }
     picture["service"] = _service(live, settings)
     picture["quality"] = _quality(live, settings)
@@ -212,6 +214,36 @@ def _next(f: retraining.Facts, settings: config.ModelSettings, now: float) -> di
         "cools_until": times.iso(f.ended_at + terms.cooldown_s) if f.run and f.ended_at + terms.cooldown_s > now else None,
         "wanted": f.by if f.wanted else None,
         "frees_at": times.iso(free_at) if (free_at := retraining.frees_at(f, terms, now)) else None,
+    }  # fmt: skip
+
+
+def _batches(
+    ledger: Ledger, f: batching.Facts, settings: config.ModelSettings
+) -> list[dict[str, Any]]:
+    """Each declared batch: when it comes due next, what it waits for, how its newest ended."""
+    waiting, ended = dict(f.waiting), {o.batch: o for o in f.outcomes}
+    found = []
+    for batch in settings.batches:
+        name = batch.name
+        is_counted = any(c.batch == name for c in f.counted)
+        next_at = next_due([batch.schedule], batching.until(f, name)) if is_counted else None
+        work = f.work if f.work and f.work.batch == name else None
+        found.append({
+            "batch": name, "input": batch.input, "output": batch.output, "schedule": str(batch.schedule),
+            "next": times.iso(next_at) if next_at else None,
+            "waits_since": times.iso(waiting[name]) if name in waiting else None,
+            "scoring": {"version": work.version, "due": times.iso(work.due)} if work else None,
+            "last": _outcome(ledger, f, ended[name]) if name in ended else None,
+        })  # fmt: skip
+    return found
+
+
+def _outcome(ledger: Ledger, f: batching.Facts, o: batching.Outcome) -> dict[str, Any]:
+    said = ledger.mentions(f"{f.stream}#{o.seq}")
+    record = next((e for e in said if e.kind == "scored"), None)
+    return {
+        "due": times.iso(o.due), "at": times.iso(o.at), "version": o.version, "rows": o.n_rows, "failed": o.n_failed,
+        "failure": o.failure.removeprefix(f"{o.batch}: "), "ref": f"{record.stream}/{record.seq}" if record else None,
     }  # fmt: skip
 
 

@@ -283,6 +283,7 @@ def _config(model: str, settings: DataSettings, guessed: Guessed, params: dict[s
         ("      cooldown: 6h", ""),
         ("      budget: 4 per day", ""),
         ("    serving: {missing: as_trained, new_category: answer}", ""),
+        ("    batch: {}", "nightly: {input: FILE, output: FILE, schedule: {cron: '0 6 * * *'}}: the champion answers a table"),
         ("server: {port: 8080}", ""),
         ("control_room: {port: 7007}", ""),
         ("governance: {approvers: []}", "empty: whoever can run the command"),
