@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -500,18 +502,52 @@ def test_a_native_model_answers_from_a_host_and_comes_back_when_that_is_killed(b
 
 
 class Ill:
-    """A model without a graph that hangs, or ends its process, on rows of an alcohol that nobody has."""
+    """A model without a graph that raises, hangs, or ends its process, on rows of an alcohol that nobody has."""
 
     def __init__(self, ill):
         self.ill = ill
 
     def predict(self, frame):
-        if frame.iloc[0, 0] > 1000:
+        if (frame.iloc[:, 0] > 1000).any():
             import os as system
             import time as clock
 
+            if self.ill == "raises":
+                raise ValueError
             clock.sleep(600) if self.ill == "hangs" else system._exit(1)
         return frame.sum(axis=1).to_numpy()
+
+
+def test_requests_of_a_slow_model_share_calls_and_one_that_it_cannot_answer_takes_no_neighbour_along(
+    bench,
+):
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        bench.route(arm(bench.bundle(1.0, estimator=Ill("raises"))))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    server = bench.serve()
+    until(lambda: server.ask("GET", "/ready")[0] == 200)
+    asked = [[float(n), 3.0, "kim"] for n in range(40)]
+    asked[20][0] = 2000.0
+    with ThreadPoolExecutor(len(asked)) as clients:
+        answers = list(clients.map(server.predict, asked))
+    (failed,) = [answer for status, answer in answers if status == 503]
+    assert failed["error"]["code"] == "model.failed"
+    right = [answer["predictions"] for status, answer in answers if status == 200]
+    assert right == [[n + 3.0] for n in range(40) if n != 20]
+    link = server.connect()
+    link.request("GET", "/metrics")
+    page = link.getresponse().read().decode()
+    link.close()
+    calls, shared = (
+        float(re.search(rf"^gyrostat_requests_per_call_{what}{{.*}} (.*)$", page, re.M)[1])
+        for what in ("count", "sum")
+    )
+    assert shared >= 40  # those that shared the failed call were asked again
+    assert calls < shared
 
 
 @pytest.mark.parametrize("ill", ["hangs", "crashes"])

@@ -13,6 +13,8 @@ BOUNDS_S = (
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 """Upper bounds of the latency buckets; the last bucket has none."""
+SHARED = (1, 2, 4, 8, 16, 32)
+"""Upper bounds of the buckets of requests that share a call."""
 
 
 class Series:
@@ -28,7 +30,7 @@ class Series:
 class Meter:
     """The counts of one model. On the event loop only."""
 
-    __slots__ = ("answered", "errors", "refused")
+    __slots__ = ("answered", "calls", "errors", "refused")
 
     def __init__(self) -> None:
         self.answered: dict[tuple[str, str, int, int], Series] = {}
@@ -37,6 +39,8 @@ class Meter:
         """By route and status: what did not."""
         self.errors: Counter[tuple[str, str]] = Counter()
         """By route and the error's code."""
+        self.calls: Counter[int] = Counter()
+        """Calls of models that take their time, by how many requests each answered together."""
 
     def answer(self, route: str, role: str, version: int, status: int, seconds: float) -> None:
         """Count a request that an arm answered, well or not."""
@@ -46,6 +50,10 @@ class Meter:
             series = self.answered[key] = Series()
         series.buckets[bisect_left(BOUNDS_S, seconds)] += 1
         series.total_s += seconds
+
+    def call(self, n_requests: int) -> None:
+        """Count a call that so many requests share."""
+        self.calls[n_requests] += 1
 
     def refuse(self, route: str, status: int, code: str) -> None:
         """Count a request that no arm saw."""
@@ -91,6 +99,7 @@ def write(
     page.sample("gyrostat_info", 1, version=version)
     _requests(page, models)
     _errors(page, models, http_errors)
+    _calls(page, models)
     _arms(page, models)
     for name, kind, help, read in _OF_MODEL:
         page.family(name, kind, help)
@@ -146,6 +155,18 @@ def _errors(
     page.family(name, "counter", "Requests refused before a model was looked at.")
     for (code, status), n in http_errors.items():
         page.sample(name, n, code=code, status=status)
+
+
+def _calls(page: Page, models: Mapping[str, Any]) -> None:
+    name = "gyrostat_requests_per_call"
+    page.family(name, "histogram", "Requests that one call of a slow model answered together.")
+    for model in models.values():
+        calls = model.meter.calls
+        for bound in (*SHARED, "+Inf"):
+            n = sum(c for size, c in calls.items() if bound == "+Inf" or size <= bound)
+            page.sample(f"{name}_bucket", n, model=model.name, le=bound)
+        page.sample(f"{name}_sum", sum(size * c for size, c in calls.items()), model=model.name)
+        page.sample(f"{name}_count", sum(calls.values()), model=model.name)
 
 
 def _arms(page: Page, models: Mapping[str, Any]) -> None:

@@ -15,17 +15,19 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from gyrostat_runtime import keys
 from gyrostat_runtime.errors import InputFault, ModelFault, RuntimeFault
 from gyrostat_runtime.log import Frame, Writer
 from gyrostat_runtime.rows import Rows
-from gyrostat_runtime.session import Predictions
+from gyrostat_runtime.session import Predictions, Session
 
 from gyrostat.serving.answers import Answer, Refusal, error
-from gyrostat.serving.arms import Arm, Served
+from gyrostat.serving.arms import Arm, Loaded, Served
 from gyrostat.serving.commits import Commits
 from gyrostat.serving.forms import INVOCATIONS, Form
+from gyrostat.serving.gather import MOST_ROWS, Gather
 from gyrostat.serving.metrics import Meter
 from gyrostat.serving.routes import Receiver
 from gyrostat.serving.settings import ServingSettings
@@ -69,6 +71,7 @@ class Model:
         self._commits = Commits(self.writer) if settings.durable else None
         self._pool = pool
         self._in_threads = 0
+        self._gathers: WeakKeyDictionary[Session, Gather] = WeakKeyDictionary()
         self._shadow = _Shadow(self)
         self._log_key = _log_key(state)
 
@@ -185,7 +188,10 @@ class Model:
             except InputFault as fault:
                 return self._refused(fault, id, form)
             arm.slot.begin()
-            result = await run(self._pool, self._ask, arm, served, table, body, form)
+            if arm.loaded.is_inline or table.n > MOST_ROWS:
+                result = await run(self._pool, self._ask, arm, served, table, body, form)
+            else:
+                result = await self._ask_together(arm, served, table, body, form)
             return self._finish(id, started, served, arm, table, result, body, key, form)
         finally:
             self._in_threads -= 1
@@ -268,13 +274,37 @@ class Model:
             if arm is not served.champion and not arm.has_champions_schema:
                 table = self._read(body, arm, form)
             return _Result(table, arm.loaded.session.predict(table), 200, None)
-        except InputFault as fault:
-            return _Result(None, None, fault.status, fault)
-        except ModelFault as fault:
-            return _Result(table, None, 503, fault)
         except Exception as fault:  # noqa: BLE001 - the outer edge: it is recorded as this arm's error
-            _log.exception("%s: an arm failed in a way that is not the model's own", self.name)
-            return _Result(table, None, 500, fault)
+            return self._failed(table, fault)
+
+    async def _ask_together(
+        self, arm: Arm, served: Served, table: Rows, body: bytes, form: Form
+    ) -> _Result:
+        """The same of a model that takes its time, with what others ask of it meanwhile."""
+        try:
+            if arm is not served.champion and not arm.has_champions_schema:
+                table = self._read(body, arm, form)
+            return _Result(table, await self._gather(arm.loaded).predict(table), 200, None)
+        except Exception as fault:  # noqa: BLE001 - as above
+            return self._failed(table, fault)
+
+    def _gather(self, loaded: Loaded) -> Gather:
+        session = loaded.session
+        gather = self._gathers.get(session)
+        if gather is None:
+            # A native model answers one call after the other; a second one of a graph fills what the first leaves idle.
+            at_once = 1 if session.manifest.flavour == "native" else 2
+            gather = Gather(session, self._pool, at_once=at_once, count=self.meter.call)
+            self._gathers[session] = gather
+        return gather
+
+    def _failed(self, table: Rows, fault: Exception) -> _Result:
+        if isinstance(fault, InputFault):
+            return _Result(None, None, fault.status, fault)
+        if isinstance(fault, ModelFault):
+            return _Result(table, None, 503, fault)
+        _log.error("%s: an arm failed in a way that is not the model's own", self.name, exc_info=fault)  # fmt: skip
+        return _Result(table, None, 500, fault)
 
     def _finish(
         self,
