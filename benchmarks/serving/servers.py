@@ -79,8 +79,9 @@ class Server:
         return sum(t.user + t.system for t in (p.cpu_times() for p in self.processes))
 
     def memory_mb(self) -> float:
-        """Resident memory of its processes; shared pages count in each."""
-        return sum(p.memory_info().rss for p in self.processes) / 1e6
+        """Memory of its processes; a page that several share counts once among them, where the system says so."""
+        found = [p.memory_full_info() for p in self.processes]
+        return sum(getattr(m, "pss", m.rss) for m in found) / 1e6
 
     def close(self) -> None:
         """End all of it."""
