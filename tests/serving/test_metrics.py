@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import shutil
+import subprocess
 import threading
 
 import pytest
@@ -165,3 +168,23 @@ def test_the_page_answers_under_load_and_never_counts_back(served):
     assert seen[-1] > seen[0]
     assert len(sent) == 6
     assert pick(scrape(server), "gyrostat_requests_total", status=200) == sum(sent)
+
+
+NO_PROMTOOL = shutil.which("promtool") is None
+
+
+@pytest.mark.skipif(
+    NO_PROMTOOL and not os.environ.get("GYROSTAT_REQUIRE_SERVERS"),
+    reason="promtool is not there (Debian: apt install prometheus)",
+)
+def test_prometheus_itself_finds_nothing_to_mend(served):
+    _, server = served
+    server.predict(ROW)
+    server.predict(["2", 3.0, "kim"])
+    server.ask("GET", "/nothing")
+    link = server.connect()
+    link.request("GET", "/metrics")
+    page = link.getresponse().read()
+    link.close()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)  # fmt: skip
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -94,6 +94,7 @@ def build(values: Mapping[str, Any]) -> Declaration:
             server["workers"],
             server["max_body"],
             server["log_sync"],
+            server["access_log"],
         ),
         control_port,
         tree["governance"]["approvers"],

@@ -563,6 +563,9 @@ GRAMMAR = Group(
                     low=0.01,
                     high=60,
                 ),
+                "access_log": choice(
+                    ("off", "file", "stdout"), "off", "a JSON line for each request"
+                ),
             },
             "the model server",
         ),

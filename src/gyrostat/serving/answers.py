@@ -21,6 +21,8 @@ class Answer:
     retry_after_s: int | None = None
     allow: str = ""
     """Of a 405: the methods that are there."""
+    id: str = ""
+    """Of the prediction, or of the error."""
 
 
 class Refusal(Exception):
@@ -72,7 +74,7 @@ def error(
     except UnicodeEncodeError:
         clean = {k: v.encode("utf-8", "replace").decode() for k, v in value.items()}
         body = encode({"error": clean})
-    return Answer(status, body, retry_after_s, allow)
+    return Answer(status, body, retry_after_s, allow, request_id)
 
 
 _LINES = {
@@ -82,9 +84,20 @@ _LINES = {
 }
 
 
-def wire(answer: Answer, default_headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
-    """The whole answer as it goes over the socket."""
-    head = b"%b%d\r\n%b" % (_LINES[answer.status], len(answer.body), _said(default_headers))
+def wire(
+    answer: Answer,
+    default_headers: list[tuple[bytes, bytes]],
+    *,
+    keep_alive: bool,
+    more: bytes = b"",
+) -> bytes:
+    """The whole answer as it goes over the socket. `more`: lines of its head."""
+    head = b"%b%d\r\n%b%b" % (
+        _LINES[answer.status],
+        len(answer.body),
+        _said(default_headers),
+        more,
+    )
     if answer.retry_after_s is not None or answer.allow:
         head += _lines(extra_headers(answer))
     if not keep_alive:

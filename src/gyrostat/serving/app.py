@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gyrostat.serving import metrics, open_inference, openapi, tensors
+from gyrostat.serving.access_log import ID
 from gyrostat.serving.answers import Answer, Refusal, encode, error, extra_headers
 from gyrostat.serving.arms import Served
 from gyrostat.serving.forms import CSV, INVOCATIONS, RECORDS, VERTEX, Form
@@ -43,7 +44,9 @@ def make_app(
         body = await _body(request, max_body_bytes)
         headers = dict(request.scope["headers"])
         key, asked = headers.get(KEY_HEADER, b""), headers.get(ARM_HEADER, b"")
-        return _response(await model.take(body, key, form, asked))
+        found = await model.take(body, key, form, asked)
+        request.scope[ID] = found.id
+        return _response(found)
 
     async def invocations(request: Request) -> Response:
         model = models.get(request.path_params.get("model", ""), path="/invocations")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gyrostat.serving.access import is_allowed
+from gyrostat.serving.access_log import TRACE_HEADER, TRACE_RESPONSE, AccessLog, Trace, address
 from gyrostat.serving.answers import Answer, Refusal, error, wire
 from gyrostat.serving.predicting import INLINE_BYTES, Model, Models
 
@@ -40,6 +42,7 @@ class _Known:
     key: bytes
     n_bytes: int
     """Of the body."""
+    path: bytes
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -51,6 +54,7 @@ class HotProtocol(HttpToolsProtocol):
 
     models: Models
     known: dict[bytes, _Known]
+    lines: AccessLog | None = None
     hot_bytes: int = INLINE_BYTES
     """A larger body goes the long way, where it is answered aside or refused."""
     token: bytes = b""
@@ -66,10 +70,10 @@ class HotProtocol(HttpToolsProtocol):
         self._is_ending = False
         self._is_arriving = False
         self._closes_after = False
-        self._head = b""
+        self._head, self._trace = b"", b""
         self._late: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        self._heard_at = self._began = 0.0
 
     # ---- the parser's callbacks ----
 
@@ -123,13 +127,17 @@ class HotProtocol(HttpToolsProtocol):
             )
             if keep_alive and self._head:
                 self._remember(model, len(body))
-            self._write(self._ask(model, body, self._key), keep_alive=keep_alive)
+            trace = Trace.of(self._trace) if self._trace else None
+            answer = self._ask(model, body, self._key)
+            self._write(answer, self.url, len(body), keep_alive=keep_alive, trace=trace)
 
     # ---- the connection's callbacks ----
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self._heard_at = self.loop.time()
+        if self.lines is not None:
+            self._began = time.perf_counter()
         if self._is_arriving or self._is_ending or self._is_busy():
             super().data_received(data)
         else:
@@ -143,7 +151,7 @@ class HotProtocol(HttpToolsProtocol):
                 and not self.transport.is_closing()
             ):
                 self._unset_keepalive_if_required()
-                self._write(self._ask(known.model, body, known.key))
+                self._write(self._ask(known.model, body, known.key), known.path, len(body))
                 return
             self._head = head
             super().data_received(data)
@@ -195,7 +203,7 @@ class HotProtocol(HttpToolsProtocol):
         model = self.models.find(self.url.partition(b"?")[0])
         if model is None or not model.is_inline or self._parser.should_upgrade():
             return None
-        self._key, is_json = b"", False
+        self._key, self._trace, is_json = b"", b"", False
         for name, value in self.headers:
             if name == b"content-type":
                 is_json = is_json_type(value)
@@ -204,6 +212,9 @@ class HotProtocol(HttpToolsProtocol):
                     return None
             elif name == KEY_HEADER:
                 self._key = value
+            elif name == TRACE_HEADER:
+                # Another one each time, so such a head is not worth being known.
+                self._trace, self._head = value, b""
             elif name == b"content-encoding" or name == ARM_HEADER:
                 return None
         if self.token and not is_allowed(self.headers, self.token):
@@ -246,7 +257,7 @@ class HotProtocol(HttpToolsProtocol):
         if is_whole and has_length and len(head) <= HEAD_BYTES:
             if len(self.known) >= KNOWN_HEADS:
                 self.known.clear()
-            self.known[head] = _Known(model, self._key, n_bytes)
+            self.known[head] = _Known(model, self._key, n_bytes, self.url)
 
     def _ask(self, model: Model, body: bytes, key: bytes) -> Answer:
         try:
@@ -261,9 +272,19 @@ class HotProtocol(HttpToolsProtocol):
                 request_id=secrets.token_hex(8),
             )
 
-    def _write(self, answer: Answer, *, keep_alive: bool = True) -> None:
-        self.transport.write(wire(answer, self.server_state.default_headers, keep_alive=keep_alive))
+    def _write(
+        self, answer: Answer, url: bytes, n_in: int, *, keep_alive: bool = True, trace: Trace | None = None,
+    ) -> None:  # fmt: skip
+        more = b"%b: %b\r\n" % (TRACE_RESPONSE, trace.response) if trace is not None else b""
+        headers = self.server_state.default_headers
+        self.transport.write(wire(answer, headers, keep_alive=keep_alive, more=more))
         self.server_state.total_requests += 1
+        if self.lines is not None:
+            path = url.partition(b"?")[0].decode("latin-1")
+            self.lines.add(
+                "POST", path, answer.status, time.perf_counter() - self._began, n_in=n_in, n_out=len(answer.body),
+                client=address(self.client), id=answer.id, trace=trace,
+            )  # fmt: skip
         if not keep_alive:
             self.transport.close()
 

@@ -321,7 +321,7 @@ class Model:
         spec = arm.spec
         if result.predictions is not None:
             written = form.write(result.predictions, id, spec.version, arm.loaded.schema)
-            answer = Answer(200, written)
+            answer = Answer(200, written, id=id)
         else:
             answer = result.as_error(id, spec.version)
             self.n_errors += 1

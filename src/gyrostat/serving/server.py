@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gyrostat.serving.access import Door
+from gyrostat.serving.access_log import AccessLog, Followed
 from gyrostat.serving.app import make_app
 from gyrostat.serving.http import HotProtocol
 from gyrostat.serving.labels import LabelLog
@@ -77,6 +78,8 @@ def serve(
         )
         if token:
             app = Door(app, token, [vertex.health_route] if vertex.health_route else [])
+        lines = _lines(state, worker, settings.access_log)
+        app = Followed(app, lines)
         config = uvicorn.Config(
             app,
             http=type(
@@ -85,6 +88,7 @@ def serve(
                 {
                     "models": all_models,
                     "known": {},
+                    "lines": lines,
                     "hot_bytes": min(INLINE_BYTES, settings.max_body_bytes),
                     "token": token.encode(),
                 },
@@ -100,6 +104,17 @@ def serve(
             timeout_graceful_shutdown=GRACE_S,
         )
         _Server(config, made, logs).run(sockets=[sock])
+        if lines is not None:
+            lines.close()
+
+
+def _lines(state: Path, worker: str, where: str) -> AccessLog | None:
+    if where == "off":
+        return None
+    if where == "stdout":
+        return AccessLog(None, worker)
+    (state / "access").mkdir(exist_ok=True)
+    return AccessLog(state / "access" / f"{worker}.jsonl", worker)
 
 
 class _Server(uvicorn.Server):

@@ -15,6 +15,8 @@ class ServerSettings:
     max_body_bytes: int = 16_000_000
     log_sync_s: float = 0.2
     """Predictions of at most this long may be lost from the log when the process is killed or the power fails."""
+    access_log: str = "off"
+    """off; file: `access/<worker>.jsonl` in the state's folder; stdout."""
 
 
 @dataclass(frozen=True, slots=True)
