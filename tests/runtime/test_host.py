@@ -13,13 +13,15 @@ import cloudpickle
 import numpy as np
 import pytest
 from gyrostat_runtime import bundle, keys, native
+from gyrostat_runtime import host as host_module
 from gyrostat_runtime.errors import BundleFault, ModelFault
 from gyrostat_runtime.host import Host
 from gyrostat_runtime.rows import Rows, read_json
 from gyrostat_runtime.schema import Column, Feature, Output, Schema
 from gyrostat_runtime.session import Session
 
-HANG, CRASH, RAISE, EXIT, NOT_FINITE, HANG_IN_C = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0
+HANG, CRASH, RAISE, EXIT, NOT_FINITE, HANG_IN_C, GROW = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0
+LEAK = 20_000_000
 
 
 def is_alive(pid: int) -> bool:
@@ -58,6 +60,10 @@ def moody():
                 return first * np.nan
             if mood == HANG_IN_C:
                 re.match("(a+)+$", "a" * 60 + "b")
+            if mood == GROW:
+                kept = [np.ones(300_000_000, np.uint8)]
+                time.sleep(20)
+                kept.clear()
             return 2 * first
 
     return Moody()
@@ -237,6 +243,115 @@ def test_a_model_that_keeps_dying_is_started_ever_less_often(moody_bundle):
                 waits += "next try" in fault.message
         assert waits >= 3
         assert 0 < host._not_before - time.monotonic() <= 10
+    finally:
+        host.close()
+
+
+def leaky(spoiled: Path, size: int):
+    """Keeps so many bytes of every call. Once the file `spoiled` is there it cannot be loaded again."""
+
+    class Leaky:
+        def __init__(self):
+            self.kept = []
+
+        def __setstate__(self, state):
+            if spoiled.exists():
+                raise RuntimeError("spoiled")
+            self.__dict__ = state
+
+        def predict(self, X):
+            self.kept.append(np.ones(size, np.uint8))
+            return 2 * np.asarray(X, dtype=float)[:, 0]
+
+    return Leaky()
+
+
+@pytest.fixture
+def leaking(pack, pair, tmp_path):
+    """`leaking(size)`: a bundle of `leaky`."""
+    return lambda size: pack(
+        pair, {"model.pkl": cloudpickle.dumps(leaky(tmp_path / "spoiled", size))}, "native"
+    )
+
+
+def test_a_model_that_leaks_is_replaced_in_time_and_no_call_fails(leaking, monkeypatch):
+    monkeypatch.setattr(host_module, "_GROWTH_BYTES", 10 * LEAK)
+    host = Host(leaking(LEAK), timeout_s=60)
+    try:
+        processes, largest = [host.pid], 0
+        while len(processes) < 3:
+            assert host.scores(rows_of(4.0)).tolist() == [8.0]
+            if host.pid != processes[-1]:
+                processes.append(host.pid)
+            if host._link is not None:
+                largest = max(largest, host._link.resident_bytes())
+        assert not any(is_alive(pid) for pid in processes[:-1])
+        # Its own size, what it may grow by, and the one call that went over it.
+        assert largest < 300_000_000 + 11 * LEAK
+    finally:
+        host.close()
+        assert host._next is None
+
+
+def test_the_next_process_is_loaded_beside_the_one_that_answers(leaking):
+    host = Host(leaking(0), timeout_s=60)
+    try:
+        host.scores(rows_of(1.0))
+        first = host.pid
+        host._link.full_bytes = 1
+        host.scores(rows_of(1.0))
+        following = host._next.process.pid
+        assert (host.pid, is_alive(first), is_alive(following)) == (first, True, True)
+        assert until(lambda: host.scores(rows_of(1.0)).tolist() == [2.0] and host.pid == following)
+        assert not is_alive(first)
+    finally:
+        host.close()
+
+
+def test_a_next_process_that_cannot_be_loaded_leaves_the_one_that_answers(leaking, tmp_path):
+    host = Host(leaking(0), timeout_s=60)
+    try:
+        host.scores(rows_of(1.0))
+        first = host.pid
+        (tmp_path / "spoiled").touch()
+        host._link.full_bytes = 1
+        host.scores(rows_of(1.0))
+        failed = host._next.process.pid
+        host._link.full_bytes = 2**60
+        assert until(lambda: host.scores(rows_of(1.0)).tolist() == [2.0] and host._next is None)
+        assert (host.pid, is_alive(failed)) == (first, False)
+    finally:
+        host.close()
+
+
+def test_a_call_that_takes_too_much_memory_is_ended_and_the_next_one_answered(
+    moody_bundle, monkeypatch
+):
+    monkeypatch.setattr(host_module, "_GROWTH_BYTES", 200_000_000)
+    host = Host(moody_bundle, timeout_s=600)
+    try:
+        assert host.scores(rows_of(4.0)).tolist() == [8.0]
+        first = host.pid
+        with pytest.raises(ModelFault, match=r"took .* MB of memory and may take") as caught:
+            host.scores(rows_of(GROW))
+        assert caught.value.code == "model.memory"
+        assert not is_alive(first)
+        assert host.scores(rows_of(5.0)).tolist() == [10.0]
+    finally:
+        host.close()
+
+
+def test_a_model_that_needs_more_than_is_declared_is_not_opened(moody_bundle, environment):
+    with pytest.raises(BundleFault, match=r"may take 5 MB \(serving.memory\)"):
+        Session.open(moody_bundle, keys.keyring(environment), timeout_s=60, memory_bytes=5_000_000)
+
+
+def test_a_first_answer_that_needs_more_than_is_declared_is_none(moody_bundle):
+    host = Host(moody_bundle, timeout_s=60)
+    try:
+        host._memory_bytes = 5_000_000
+        with pytest.raises(ModelFault, match="may take 5 MB"):
+            host.scores(rows_of(1.0))
     finally:
         host.close()
 

@@ -501,6 +501,54 @@ def test_a_native_model_answers_from_a_host_and_comes_back_when_that_is_killed(b
     assert {(f.status, f.is_error) for f in frames(bench)} <= {(200, False), (503, True)}
 
 
+GREED = 77.0
+
+
+class Greedy(Sum):
+    """Takes 600 MB and goes on and on, where a row says so."""
+
+    def predict(self, frame):
+        import time
+
+        import numpy as np
+
+        if frame.to_numpy()[0, 0] == GREED:
+            self.kept = np.ones(600_000_000, np.uint8)
+            time.sleep(3600)
+        return super().predict(frame)
+
+
+def test_a_native_model_that_takes_too_much_memory_owes_503_and_the_others_go_on(bench):
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        greedy = bench.bundle(1.0, estimator=Greedy())
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    bench.route(arm(greedy))
+    bench.route(arm(bench.bundle(2.0, model="other")), model="other")
+    server = bench.serve("wine", "other", serving={"memory_bytes": 500_000_000})
+    wine, other = "/invocations/wine", "/invocations/other"
+    until(lambda: server.ask("GET", "/ready")[0] == 200)
+    assert server.predict(ROW, path=wine)[0] == 200
+    (host,) = psutil.Process(server.process.pid).children()
+    owed: list[tuple[int, dict]] = []
+    client = threading.Thread(
+        target=lambda: owed.append(server.predict([GREED, 3.0, "kim"], path=wine))
+    )
+    client.start()
+    while client.is_alive():
+        assert server.predict(ROW, path=other)[0] == 200
+    ((status, answer),) = owed
+    assert (status, answer["error"]["code"]) == (503, "model.memory")
+    assert not host.is_running()
+    until(lambda: server.predict(ROW, path=wine)[0] == 200, seconds=30)
+    assert server.stop() == 0
+    assert next(f.error for f in frames(bench) if f.is_error) == "model.memory"
+    assert not [f for f in frames(bench, "other") if f.is_error]
+
+
 class Ill:
     """A model without a graph that raises, hangs, or ends its process, on rows of an alcohol that nobody has."""
 

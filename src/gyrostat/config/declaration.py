@@ -170,6 +170,7 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
             f"{budget:g} is not allowed here. Allowed: a whole count of at most 64 per period.",
             key=f"{where}.retraining.budget",
         )
+    serving = m["serving"]
     return ModelSettings(
         name,
         DataSettings(
@@ -199,7 +200,9 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
             tuple(t for t in retraining["triggers"] if isinstance(t, str)), retraining["cooldown"], int(budget), window_s,
             retraining["new_rows"], tuple(t for t in retraining["triggers"] if isinstance(t, Schedule)),
         ),
-        ServingSettings(**m["serving"]),
+        ServingSettings(
+            serving["missing"], serving["new_category"], serving["durable"], serving["log_sample"], serving["memory"],
+        ),
         output["threshold"],
         batches,
     )  # fmt: skip

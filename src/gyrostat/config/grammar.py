@@ -524,8 +524,13 @@ MODEL = Group(
                     "100%",
                     "of the predictions, logged with inputs; the others cannot be learned from",
                 ),
+                "memory": size(
+                    "0B",
+                    "of the process of a model that is not ONNX: then another takes its place; 0B: 2 GB more than it takes "
+                    "for its first answer",
+                ),
             },
-            "what counts as an answer",
+            "what counts as an answer, and what answering may take",
         ),
         "batch": Each(
             BATCH, "tables that the champion answers on a schedule", NAMES, MODEL_NAME.pattern

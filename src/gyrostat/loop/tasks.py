@@ -181,8 +181,10 @@ def _session(spec: dict[str, Any], digest: str) -> Any:
 
     from gyrostat.registry import bundles
 
-    state = Path(spec["state"])
-    return Session.open(bundles.path(state, digest), keys.keyring(state / "keys"), timeout_s=30.0)
+    state, memory_bytes = Path(spec["state"]), _settings(spec).serving.memory_bytes
+    return Session.open(
+        bundles.path(state, digest), keys.keyring(state / "keys"), timeout_s=30.0, memory_bytes=memory_bytes,
+    )  # fmt: skip
 
 
 def evaluation(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from gyrostat_runtime.session import Predictions, Session
 
 MOST_ROWS = 64
 """Of one call, unless one request alone has more: a call has a deadline, and who comes first should not wait for all."""
-ENDED, RESTART_S = ("model.died", "model.timeout"), 0.5
+ENDED, RESTART_S = ("model.died", "model.timeout", "model.memory"), 0.5
 """A native model whose process ended twice in a row is started again after 0.4 s; so long the neighbours wait."""
 
 

@@ -60,7 +60,9 @@ class Model:
     ) -> None:
         self.name, self.settings = name, settings
         self.writer = Writer(state / "log" / name, worker, sync_s=sync_s)
-        self.receiver = Receiver(state, name, worker, opener, self.writer.in_flight)
+        self.receiver = Receiver(
+            state, name, worker, opener, self.writer.in_flight, memory_bytes=settings.memory_bytes
+        )
         self.n_requests = 0
         """Requests that the champion's schema accepts; each is a prediction or an error in the log."""
         self.n_refused = 0

@@ -44,9 +44,11 @@ class Receiver:
         worker: str,
         opener: ThreadPoolExecutor,
         in_flight: InFlight,
+        *,
+        memory_bytes: int = 0,
     ) -> None:
         self.state, self.model, self.worker = state, model, worker
-        self._in_flight = in_flight
+        self._in_flight, self._memory_bytes = in_flight, memory_bytes
         self.served: Served | None = None
         self.refused: dict[str, Any] = {}
         """`refused` and `cause` of the routes that were refused last; empty once others were applied."""
@@ -197,7 +199,7 @@ class Receiver:
 
     def _open_bundle(self, name: str) -> Loaded:
         ring: Mapping[str, str] = keys.keyring(self.state / "keys")
-        session = Session.open(self.state / "bundles" / name, ring)
+        session = Session.open(self.state / "bundles" / name, ring, memory_bytes=self._memory_bytes)
         try:
             self._check(session, name)
             return Loaded(session, session.schema, _time_a_call(session))

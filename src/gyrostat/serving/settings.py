@@ -31,3 +31,5 @@ class ServingSettings:
     """An answer leaves only once its place in the log is on the disk."""
     log_sample: float = 1.0
     """Share of the predictions that are logged with their inputs; all are logged and counted."""
+    memory_bytes: int = 0
+    """Of a native model's process, then another takes its place; 0: 2 GB more than at its first answer."""

@@ -63,7 +63,7 @@ class ModelFault(RuntimeFault):
     def __init__(self, message: str, *, code: str = "model") -> None:
         super().__init__(message)
         self.code = code
-        """`model.failed`, `model.not_finite`, `model.died`, `model.timeout`, `model.closed`."""
+        """`model.failed`, `model.not_finite`, `model.died`, `model.timeout`, `model.memory`, `model.closed`."""
 
 
 def _rebuild(kind: type[RuntimeFault], fields: dict[str, Any]) -> RuntimeFault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -29,12 +30,20 @@ from gyrostat_runtime.rows import Rows
 _HEAD = struct.Struct("!IQQ")
 """Bytes of JSON, of numbers, of text."""
 _LARGEST_ANSWER = 2_000_000_000
+_GROWTH_BYTES = 2_000_000_000
+"""What a process may take beyond what it took for its first answer, where nothing is declared."""
+_FULL = 0.8
+"""Share of that growth at which the next process is loaded, so that it is ready when this one has to go."""
+_LOOK_S = 0.1
+"""How often the memory of a model is looked at that does not answer yet."""
 _CHILD = Path(__file__).with_name("native.py")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_log = logging.getLogger(__name__)
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Host:
-    """Runs the native model of one bundle; starts it again after a crash or a hang.
+    """Runs the native model of one bundle; starts it again after a crash or a hang, and anew where it leaks.
 
     The bundle must have been verified: what is in it is executed. The child checks the digests once more before each
     start. Calls are answered one after the other; a call waits for the one before it, within its own deadline.
@@ -48,6 +57,7 @@ class Host:
         *,
         manifest: Manifest | None = None,
         start_timeout_s: float = 60.0,
+        memory_bytes: int = 0,
     ) -> None:
         """Start the process and wait until its model is loaded.
 
@@ -56,6 +66,8 @@ class Host:
             timeout_s: Deadline of one call. What takes longer is killed.
             manifest: What the bundle says of itself, where it was read already.
             start_timeout_s: Deadline for loading the model.
+            memory_bytes: Resident memory at which the process is ended, in a call too; another takes its place in
+                time where it grows from call to call. 0: 2 GB more than it takes for its first answer.
 
         Raises:
             ModelFault: it does not start; nothing is left running.
@@ -64,6 +76,7 @@ class Host:
         self._python = python or sys.executable
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
+        self._memory_bytes = memory_bytes
         self._manifest = manifest or read_manifest(folder)
         output = self._manifest.schema.output
         self._n_classes = len(output.classes)
@@ -73,6 +86,8 @@ class Host:
         """Whether the model's own error texts may be repeated: they tend to hold values."""
         self._lock = threading.Lock()
         self._link: _Link | None = None
+        self._next: _Link | None = None
+        """The process that loads, to take the place of one that has nearly grown too large."""
         self._n_failed = 0
         self._not_before = 0.0
         self._closed = False
@@ -111,11 +126,12 @@ class Host:
         """End the process. Calling it twice is allowed."""
         self._closed = True
         # A hung call would hold the lock until its deadline: killing the process lets it go.
-        link = self._link
-        if link is not None:
-            link.kill()
+        for link in (self._link, self._next):
+            if link is not None:
+                link.kill()
         with self._lock:
             self._drop()
+            self._drop_next()
 
     # ---- one call --------------------------------------------------------------------------------
 
@@ -124,6 +140,7 @@ class Host:
             raise ModelFault("the model was closed", code="model.closed")
         if self._link is not None and self._link.process.poll() is not None:
             self._failed()  # it died between two calls: this one need not suffer for it
+        self._take_over()
         if self._link is None:
             self._start()
         self._await_ready(deadline)
@@ -140,11 +157,16 @@ class Host:
                 "was ended and starts again",
                 code="model.timeout",
             ) from None
+        except _GrownError as error:
+            self._failed()
+            self._restart()
+            raise error.as_fault() from None
         except (OSError, ValueError) as error:
             fault = self._died(error)
             self._restart()
             raise fault from None
         self._n_failed = 0
+        self._look_at_memory()
         if "error" in head:
             said = f": {head['error']}" if self._speaks else ""
             raise ModelFault(f"the model raised {head.get('kind')}{said}", code="model.failed")
@@ -164,6 +186,9 @@ class Host:
     # ---- the process -----------------------------------------------------------------------------
 
     def _start(self) -> None:
+        if self._next is not None:
+            self._link, self._next = self._next, None
+            return
         wait = self._not_before - time.monotonic()
         if wait > 0:
             raise ModelFault(
@@ -171,6 +196,13 @@ class Host:
                 f"the next try is in {wait:.1f} s",
                 code="model.died",
             )
+        try:
+            self._link = self._launch()
+        except OSError as error:
+            raise self._died(error) from None
+
+    def _launch(self) -> _Link:
+        """A process that begins to load the model."""
         schema = self._manifest.schema
         kinds = {c.name: c.kind for c in schema.inputs}
         hello = {
@@ -183,11 +215,13 @@ class Host:
             "classes": list(schema.output.classes),
             "class_kind": schema.output.class_kind,
         }
+        link = _Link(self._python, self._folder, self._memory_bytes)
         try:
-            self._link = _Link(self._python, self._folder)
-            self._link.send(hello, b"", b"", time.monotonic() + self._start_timeout_s)
-        except OSError as error:
-            raise self._died(error) from None
+            link.send(hello, b"", b"", time.monotonic() + self._start_timeout_s)
+        except OSError:
+            link.end()
+            raise
+        return link
 
     def _restart(self) -> None:
         """After a first failure load anew at once, so that the next call finds the model ready or nearly so."""
@@ -212,6 +246,9 @@ class Host:
             raise ModelFault(
                 f"the model was not loaded in {self._start_timeout_s:g} s", code="model.timeout"
             ) from None
+        except _GrownError as error:
+            self._failed()
+            raise error.as_fault() from None
         except (OSError, ValueError) as error:
             raise self._died(error) from None
         if "error" in head:
@@ -221,6 +258,59 @@ class Host:
                 code="model.died",
             )
         link.is_ready = True
+
+    # ---- its memory ------------------------------------------------------------------------------
+
+    def _look_at_memory(self) -> None:
+        """After an answer: one that grows is replaced before it has to be ended in a call, one that is too large now.
+
+        Raises:
+            ModelFault: its first answer took more than it is allowed: no other process would do with less.
+        """
+        link = self._sure
+        size = link.resident_bytes()
+        if not link.full_bytes:
+            if 0 < self._memory_bytes < size:
+                self._drop()
+                raise _GrownError(size, self._memory_bytes).as_fault()
+            link.most_bytes = self._memory_bytes or size + _GROWTH_BYTES
+            link.full_bytes = size + int(_FULL * (link.most_bytes - size))
+        if size > link.most_bytes:
+            _log.warning("%s: its process took %s and is replaced", self._name, _shown(size))
+            self._drop()
+            with contextlib.suppress(ModelFault):
+                self._start()
+        elif size > link.full_bytes and self._next is None and not self._closed:
+            _log.warning(
+                "%s: its process takes %s of %s: the next one is loaded beside it",
+                self._name, _shown(size), _shown(link.most_bytes),
+            )  # fmt: skip
+            with contextlib.suppress(OSError):
+                self._next = self._launch()
+
+    def _take_over(self) -> None:
+        """Let the next process answer, if it is ready; one that cannot be loaded is tried again after an answer."""
+        if self._next is None or self._link is None:
+            return
+        try:
+            head, _ = self._next.receive(time.monotonic())
+            is_ready = bool(head.get("ready"))
+        except TimeoutError:
+            if time.monotonic() < self._next.started_at + self._start_timeout_s:
+                return
+            is_ready = False
+        except (_GrownError, OSError, ValueError):
+            is_ready = False
+        if not is_ready:
+            self._drop_next()
+            return
+        self._next.is_ready = True
+        self._drop()
+        self._link, self._next = self._next, None
+
+    @property
+    def _name(self) -> str:
+        return f"model {self._manifest.model}, bundle {self._folder.name[:12]}"
 
     def _died(self, error: Exception) -> ModelFault:
         how = self._failed()
@@ -233,17 +323,45 @@ class Host:
         self._not_before = time.monotonic() + delay
         return how
 
+    def _drop_next(self) -> None:
+        link, self._next = self._next, None
+        if link is not None:
+            link.end()
+
     def _drop(self) -> str:
         link, self._link = self._link, None
         return link.end() if link is not None else ""
 
 
+class _GrownError(Exception):
+    """A process holds more memory than it may."""
+
+    def __init__(self, size_bytes: int, most_bytes: int) -> None:
+        super().__init__(size_bytes, most_bytes)
+        self._size, self._most = size_bytes, most_bytes
+
+    def as_fault(self) -> ModelFault:
+        return ModelFault(
+            f"the model's process took {_shown(self._size)} of memory and may take {_shown(self._most)} "
+            "(serving.memory); it was ended",
+            code="model.memory",
+        )
+
+
+def _shown(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.0f} MB"
+
+
 class _Link:
     """One child process and the socket to it. The child ends when the parent's ends close, however the parent ends."""
 
-    def __init__(self, python: str, folder: Path) -> None:
+    def __init__(self, python: str, folder: Path, most_bytes: int) -> None:
         self.started_at = time.monotonic()
         self.is_ready = False
+        self.most_bytes = most_bytes
+        """Resident memory beyond which waiting for it is given up; 0: not yet known."""
+        self.full_bytes = 0
+        """Resident memory at which it is nearly there; 0: it has not answered yet."""
         self._socket, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         try:
@@ -320,8 +438,20 @@ class _Link:
 
     def _wait(self, event: int, deadline: float) -> None:
         self._waiter.modify(self._socket, event)
-        if not self._waiter.select(max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
+        while not self._waiter.select(max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            size = self.resident_bytes()
+            if 0 < self.most_bytes < size:
+                raise _GrownError(size, self.most_bytes)
+
+    def resident_bytes(self) -> int:
+        """What the process holds in memory now; 0 where this system does not say."""
+        try:
+            pages = Path(f"/proc/{self.process.pid}/statm").read_bytes().split()[1]
+        except (OSError, IndexError):
+            return 0
+        return int(pages) * _PAGE_BYTES
 
     def kill(self) -> None:
         """Kill the whole group; whoever waits for an answer sees the socket close."""

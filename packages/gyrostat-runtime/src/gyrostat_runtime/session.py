@@ -65,6 +65,7 @@ class Session:
         threads: int = 1,
         python: str | None = None,
         timeout_s: float = 5.0,
+        memory_bytes: int = 0,
     ) -> Session:
         """Verify a bundle, load its model and answer one made-up row, so that the first request is not the slow one.
 
@@ -72,6 +73,7 @@ class Session:
             threads: Of one ONNX call.
             python: The interpreter that runs a native model; None: this one.
             timeout_s: Deadline of one call to a native model.
+            memory_bytes: What the process of a native model may take; 0: 2 GB more than at its first answer.
 
         Raises:
             BundleFault: it cannot be trusted (then nothing in it was opened), or its model does not load, does not
@@ -90,7 +92,9 @@ class Session:
             if MODEL_NATIVE not in manifest.files:
                 raise _not_loadable(f"it has no {MODEL_NATIVE}", MODEL_NATIVE)
             try:
-                runner = Host(folder, python, timeout_s, manifest=manifest)
+                runner = Host(
+                    folder, python, timeout_s, manifest=manifest, memory_bytes=memory_bytes
+                )
             except ModelFault as fault:
                 raise _not_loadable(fault.message, MODEL_NATIVE) from None
         session = cls(digest, manifest, runner)
