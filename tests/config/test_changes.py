@@ -135,9 +135,11 @@ def test_the_schema_accepts_the_declaration_as_it_is_written_and_as_it_is_kept(r
 
 @pytest.mark.parametrize(("old", "new"), [
     ("version: 1", "version: 2"), ("guardrails:", "guardrail:"), ("10min", "10 minutes"), ("2GB", "2"), ("port: 8080", "port: 80800"),
-    ("task: regression", "task: regresion"), ("rmse: {max: 0.70}", "rmes: {max: 0.70}"), ("[shadow, 5%, 25%, 50%]", "[]"),
+    ("task: regression", "task: regresion"), ("rmse: {max: 0.70}", "rmes: {max: 0.70}"), ("[shadow, 5%, 25%, 50%]", "5%"),
     ("[shadow, 5%, 25%, 50%]", "[shadow, 5]"), ("[decay, new_data]", "[decai]"), ("+1pp", "1pp%"), ("4 per day", "4 a day"),
     ("notify: []", "notify: [x]"), ("  wine:", "  wi ne:"), ("      target: quality\n", ""), ("holdout: 20%", "holdout: 2"),
+    ("    gates:", "    batch: {nightly: {input: in.csv, output: out.xlsx, schedule: {cron: '0 6 * * *'}}}\n    gates:"),
+    ("    gates:", "    batch: {nightly: {input: in.csv}}\n    gates:"),
 ])  # fmt: skip
 def test_the_schema_refuses_what_the_reader_refuses(old: str, new: str):
     assert old in DECLARATION

@@ -83,7 +83,7 @@ def test_units_become_numbers(project: Path) -> None:
         (("{max: 0.70}", "{max: 0.7, min: 0.1}"), "config/config.yaml:8", ["exactly one side"]),
         (("version: 1", "version: 2"), "config/config.yaml:1", ["Allowed: 1"]),
         (("[shadow, 5%, 25%]", "[25%, 5%]"), "config/config.yaml:12", ["growing shares"]),
-        (("[shadow, 5%, 25%]", "[]"), "config/config.yaml:12", ["not there yet"]),
+        (("[shadow, 5%, 25%]", "[]"), "config/config.yaml:12", ["none is declared"]),
         (("x1.2}", "x0.9}"), "guardrails.latency_p99", ["at least +0 or x1"]),
         (("  wine:", "  w/ne:"), "models.w/ne", ["letters, digits, _ and -"]),
     ],

@@ -39,6 +39,7 @@ MISTAKES = [
     ("holdout: 20%", "by: month, holdout: 60d, gap: 1.5d", "models.wine.data.split.gap", "span of time: 3 months"),
     ("holdout: 20%", "by: month, holdout: 60d, group: who", "models.wine.data.split", "`by` and `group` contradict each other"),
     ("holdout: 20%", "by: month, cut: 2025-02-30", "models.wine.data.split.cut", "'2025-02-30' is not allowed here. Allowed: a date"),
+    ("[shadow, 5%, 25%, 50%]", "[]", "models.wine.rollout.steps", "none is declared. Declare one under batch, or use [shadow, 50%]"),
     ("[shadow, 5%, 25%, 50%]", "[shadow, 25%, 5%]", "models.wine.rollout.steps", '["shadow", "25%", "5%"] is not allowed here. Allowed: a list of growing shares'),
     ("[shadow, 5%, 25%, 50%]", "[5%, shadow]", "models.wine.rollout.steps", "shadow first"),
     ("[shadow, 5%, 25%, 50%]", "[50%, 100%]", "models.wine.rollout.steps", "growing shares"),
@@ -144,7 +145,7 @@ def test_a_mistake_names_its_line_its_key_and_what_is_allowed(
 
 LATER = [
     ("task: regression", "task: forecast", "This release knows regression, binary and multiclass."),
-    ("[shadow, 5%, 25%, 50%]", "[]", "Use [shadow, 50%]"),
+
     ("data/winequality-red.csv", "exports/churn_*.csv", "Join them into one table"),
     ("data/winequality-red.csv", "s3://bucket/wine.csv", "Copy it into data/"),
     ("port: 8080", "port: 8080, host: 0.0.0.0", "Put a proxy in front"),

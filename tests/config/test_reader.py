@@ -243,3 +243,21 @@ def test_reading_loads_no_library_of_numbers(tmp_path: Path, read: Read):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_batches_are_read_in_their_order_and_replayed_where_there_are_no_steps(read: Read):
+    batch = """\
+    batch:
+      b: {input: in.csv, output: "out/{date}.csv", schedule: {cron: "0 6 * * *", zone: Asia/Seoul}, keep: [id]}
+      a: {input: x.parquet, output: y.parquet, schedule: {cron: "5 * * * *"}}
+"""
+    text = DECLARATION.replace("    gates:", f"{batch}    gates:")
+    wine = read(text=text).declaration.models["wine"]
+    assert [(b.name, str(b.schedule), b.keep, b.is_replayed) for b in wine.batches] == [
+        ("b", "0 6 * * * Asia/Seoul", ("id",), False), ("a", "5 * * * * UTC", (), False),
+    ]  # fmt: skip
+    # 23:00 in London is the next day in Seoul.
+    assert wine.batches[0].dated(wine.batches[0].output, 23 * 3600.0) == "out/1970-01-02.csv"
+    wine = read(text=text.replace("[shadow, 5%, 25%, 50%]", "[]")).declaration.models["wine"]
+    assert wine.rollout.steps == ()
+    assert all(b.is_replayed for b in wine.batches)

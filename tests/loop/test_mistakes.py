@@ -19,10 +19,10 @@ FOUND_BY = {
     "router_takes_any": 9, "fit_at_the_door_only": 11, "foreign_checkpoint": 21, "supersedes_traffic": 22,
     "router_forgets": 25, "champion_judged_by_the_one_before": 31, "hold_loses_candidate": 37, "skip_unknown": 43,
     "run_kept_by_its_parent": 44, "unbound_approval": 44, "regressed_forgotten": 59, "barred_forgotten": 65,
-    "reaper_kills_others": 35, "no_bar_at_the_door": 122, "tell_keyed_by_last_seq": 226, "candidate_lost": 235,
+    "reaper_kills_others": 81, "no_bar_at_the_door": 122, "tell_keyed_by_last_seq": 226, "candidate_lost": 235,
     "scheduled_by_the_clock": 335, "unbound_resume": 381, "late_counts_counted": 134,
-    "batch_left_running": 70, "batch_not_pinned": 111, "batch_moment_not_used_up": 35, "batch_each_moment_made_up_for": 35,
-    "batch_record_lost": 35, "batch_moment_lost_to_another": 1423,
+    "batch_left_running": 70, "batch_not_pinned": 111, "batch_moment_not_used_up": 36, "batch_each_moment_made_up_for": 36,
+    "batch_record_lost": 36, "replay_of_the_same_table": 129, "replay_undecided_is_enough": 129, "batch_moment_lost_to_another": 36,
     "last_applied_answers": 111286, "last_applied_folded": 111286,
 }  # fmt: skip
 """The first seed whose history meets it. When the story changes, look for it again:

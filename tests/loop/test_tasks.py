@@ -304,6 +304,27 @@ def test_a_batch_without_its_input_says_which_and_is_not_tried_again(project, ru
     assert "none.csv" in failed["cause"]
 
 
+REPLAY = {
+    "batch": "nightly", "of": 3, "input": "in/known.csv", "version": 5, "champion_version": 4, "alpha": 0.025,
+}  # fmt: skip
+
+
+def test_a_table_is_replayed_by_both_and_labels_in_it_are_taken(project, run):
+    (project.root / "in").mkdir(exist_ok=True)
+    (project.root / "in" / "known.csv").write_text(table(200))
+    bundle = run["pack"]["made"]
+    done = project.do("replay", stream="production/homes", bundle=bundle, champion_bundle=bundle, **REPLAY)  # fmt: skip
+    assert done["status"] == "done", done
+    found = done["evidence"]
+    assert (done["champion_bundle"], done["of"]) == (bundle, 3)
+    assert (found["n"], found["n_labels"], found["changed"]["value"]) == (200, 200, 0.0)
+    assert found["limits"]["rmse"]["upper"] < 40
+    folder = project.world.workers.folder("production/homes", project.seq, "replay")
+    content = (folder / "evidence.json").read_bytes()
+    assert done["made"] == "evidence:" + hashlib.sha256(content).hexdigest()
+    assert not list(folder.glob("*.parquet"))
+
+
 def test_answers_wait_while_somebody_else_writes_the_same_file(project, run):
     (project.root / "in").mkdir(exist_ok=True)
     (project.root / "in" / "day.csv").write_text("city,rooms,humidity\nseoul,3,0.5\n")

@@ -300,8 +300,8 @@ class _Work:
             if faults
             else pa.nulls(frame.height, pa.string()),
         }
-        beside = {_beside(c): frame[c].to_arrow(compat_level=pl.CompatLevel.oldest()) for c in self._carried}  # fmt: skip
-        return self._folder.write(n, pa.table(beside | table), len(faults))
+        carried = {beside(c): frame[c].to_arrow(compat_level=pl.CompatLevel.oldest()) for c in self._carried}  # fmt: skip
+        return self._folder.write(n, pa.table(carried | table), len(faults))
 
     def _asked(self, session: Session, rows: Rows) -> _Answers:
         found = _Answers([], [], {})
@@ -378,7 +378,7 @@ def _table(schema: Schema, answers: _Answers, places: Any, n: int) -> dict[str, 
     return table
 
 
-def _beside(name: str) -> str:
+def beside(name: str) -> str:
     """A column of the input, under a name that is none of ours."""
     return f"{name} (input)" if name in OWN or name.startswith("probability_") else name
 

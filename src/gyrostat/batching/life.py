@@ -171,7 +171,11 @@ def _ended(after: Facts, work: Work, entry: Entry) -> Facts:
         "input_digest": seen["input_digest"], "output_digest": seen["made"], "n_rows": n_rows, "n_failed": n_failed,
         "began_at": seen["began_at"], "batch": work.batch, "due": work.due,
     }  # fmt: skip
-    return owe(after, entry, f"batch/{after.model}", "scored", **record)
+    after = owe(after, entry, f"batch/{after.model}", "scored", **record)
+    if not entry.body.get("detail", {}).get("is_replayed"):
+        return after
+    answered = {"batch": work.batch, "input": work.input, "input_digest": seen["input_digest"]}
+    return owe(after, entry, f"production/{after.model}", "batch_answered", **answered)
 
 
 def subject(facts: Facts) -> tuple[str, str]:
@@ -190,7 +194,7 @@ def decide(facts: Facts, seen: dict[str, Any], terms: Sequence[BatchSettings], n
         return Show("workers", f.mark, {})
     if came := _moment(f, terms, now):
         return came
-    action = _work(f, f.work, seen, now) if f.work else _begin(f, seen, terms, now)
+    action = _work(f, f.work, seen, terms, now) if f.work else _begin(f, seen, terms, now)
     if isinstance(action, Wait):
         return Wait(min(action.until, *(_next(f, b) for b in terms), now + DAY_S))
     return action
@@ -239,7 +243,9 @@ def _begin(f: Facts, seen: dict[str, Any], terms: Sequence[BatchSettings], now: 
     return Say("batch_started", inputs, cause=f"{batch.name}, due {iso(at)}", detail=detail)
 
 
-def _work(f: Facts, work: Work, seen: dict[str, Any], now: float) -> Action:
+def _work(
+    f: Facts, work: Work, seen: dict[str, Any], terms: Sequence[BatchSettings], now: float
+) -> Action:
     inputs = (f"version/{f.model}/{work.version}", work.bundle)
     match seen.get("status"):
         case None:
@@ -258,7 +264,8 @@ def _work(f: Facts, work: Work, seen: dict[str, Any], now: float) -> Action:
     if seen["n_failed"] == seen["n_rows"]:
         cause = f"{work.batch}: none of {seen['n_rows']:,} rows has an answer; column error of {work.output} says why"
         return Say("batch_failed", inputs, made, cause=cause)
-    return Say("batch_scored", inputs, made, cause=work.batch)
+    is_replayed = any(batch.is_replayed for batch in terms if batch.name == work.batch)
+    return Say("batch_scored", inputs, made, cause=work.batch, detail={"is_replayed": is_replayed})
 
 
 def _again(f: Facts, work: Work, inputs: tuple[str, ...], cause: str) -> Action:

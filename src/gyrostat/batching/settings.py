@@ -21,6 +21,8 @@ class BatchSettings:
     schedule: Schedule
     keep: tuple[str, ...] = ()
     """Columns of the input that stand beside the answers, besides the declared keys."""
+    is_replayed: bool = False
+    """Candidates are compared with the champion by it: production is told of it."""
 
     def dated(self, path: str, due: float) -> str:
         """The path as it is for the moment `due`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -163,6 +163,14 @@ def _model(name: str, m: dict[str, Any]) -> ModelSettings:
             _check_format(c["format"], c["kind"], f"{where}.data.columns.{column}.format")
         columns[column] = ColumnSettings(c["kind"], c["format"], c["missing"])
     batches = _batches(m["batch"], data["source"]["path"], f"{where}.batch")
+    if not rollout["steps"]:
+        if not batches:
+            raise Mistake(
+                "[] releases by replay of a table that the champion has answered, and none is declared. Declare one under "
+                "batch, or use [shadow, 50%].",
+                key=f"{where}.rollout.steps",
+            )
+        batches = tuple(replace(batch, is_replayed=True) for batch in batches)
     n_alarms, period_s = m["monitoring"]["drift"]["false_alarms"]
     budget, window_s = retraining["budget"]
     if budget > 64 or budget != int(budget):

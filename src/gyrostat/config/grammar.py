@@ -79,10 +79,7 @@ def _limit() -> Group:
 def _steps(value: Any) -> tuple[float, ...]:
     allowed = "a list of growing shares, shadow first if at all: [shadow, 5%, 25%, 50%]"
     if value == []:
-        raise Mistake(
-            "[] (models that only score batches, released by replay) is not there yet. Use [shadow, 50%].",
-            is_not_yet=True,
-        )
+        return ()
     if not isinstance(value, list):
         raise refuse(value, allowed)
     share = percent("", "")
@@ -442,11 +439,10 @@ MODEL = Group(
                 "steps": Value(
                     _steps,
                     "growing shares",
-                    "shares of traffic",
+                    "shares of traffic; []: a model that only scores batches is released by replay of one",
                     ["shadow", "5%", "25%", "50%"],
                     {
                         "type": "array",
-                        "minItems": 1,
                         "items": {"anyOf": [{"const": "shadow"}, *SHARE_FORMS]},
                     },
                 ),

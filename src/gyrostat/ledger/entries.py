@@ -80,6 +80,13 @@ class BatchStarted(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayUndecided(Step):
+    """`detail["of"]`: seq of the `batch_answered` that decided nothing."""
+
+    needs: ClassVar[tuple[str, ...]] = ("of",)
+
+
+@dataclass(frozen=True, slots=True)
 class Triggered(Body):
     """A run is wanted."""
 
@@ -203,6 +210,15 @@ class Applied(Body):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchAnswered(Body):
+    """A table was answered on a schedule; candidates are compared by it."""
+
+    batch: str
+    input: str
+    input_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Declared(Body):
     """A declaration that was not on record."""
 
@@ -307,10 +323,13 @@ KINDS: dict[str, dict[str, type[Body]]] = {
         "unbar_asked": Snapshot,
         "declared": Loosened,
         "applied": Applied,
+        "batch_answered": BatchAnswered,
+        "replay_undecided": ReplayUndecided,
         "shadow_started": RolloutStarted,
         "canary_started": RolloutStarted,
         **_steps("staging_started", "staging_lost", "staging_passed", "staging_failed", "approval_asked"),
         **_steps("approved", "advanced", "promoted", "overdue", "expired", "refused", "superseded"),
+        **_steps("replay_started", "replay_lost"),
         **_steps("regressed", "champion_regressed", "rolled_back", "held", "resumed", "told"),
     },
     "batching": {

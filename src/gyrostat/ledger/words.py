@@ -125,7 +125,12 @@ def _promoted(e: Entry) -> str:
 
 def _regressed(e: Entry) -> str:
     verdict = e.body.get("detail", {}).get("verdict", {})
-    return f"rolled back by the loop: {verdict.get('reason') or e.body.get('cause', '')}"
+    what = (
+        "not released"
+        if verdict.get("rule", "").startswith("rollout.replay/")
+        else "rolled back by the loop"
+    )
+    return f"{what}: {verdict.get('reason') or e.body.get('cause', '')}"
 
 
 def _champion_regressed(e: Entry) -> str:
@@ -215,6 +220,17 @@ _SENTENCES: dict[str, tuple[str, str, str | Callable[[Entry], str]]] = {
     "superseded": ("release", "plain", "superseded by a newer candidate"),
     "shadow_started": ("release", "running", _started),
     "canary_started": ("release", "running", _started),
+    "replay_started": (
+        "release",
+        "running",
+        "replays tables beside the champion, then champion",
+    ),
+    "replay_lost": ("release", "warn", lambda e: f"replay once more: {e.body.get('cause', '')}"),
+    "replay_undecided": (
+        "release",
+        "waiting",
+        lambda e: f"replay undecided: {e.body.get('cause', '')}",
+    ),
     "advanced": ("release", "passed", _advanced),
     "promoted": ("release", "passed", _promoted),
     "overdue": ("release", "waiting", lambda e: _at_its_deadline(e, "needs a decision")),

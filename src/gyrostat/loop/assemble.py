@@ -108,9 +108,9 @@ class LocalWorld:
         routes = self.routes(model)
         is_ours = routes is not None and routes["epoch"] == self.epoch
         seen["shown"] = routes["seq"] if routes is not None and is_ours else 0
-        if routes is not None and what in ("traffic", "receivers", "nothing"):
+        if routes is not None and what in ("traffic", "receivers", "replay", "nothing"):
             seen |= self._judged(model, routes, is_in_traffic=what == "traffic")
-        if what == "staging":
+        if what in ("staging", "replay"):
             return seen | self.workers.look(stream, seq, what)
         if what == "receivers":
             seen["floor"] = self.workers.floor(stream)
@@ -233,7 +233,7 @@ class LocalWorld:
         if what == "training":
             resources = settings.train.resources
             whole["limits"] = {"time_s": resources.time_s, "memory_bytes": resources.memory_bytes}
-        if what == "scoring":
+        if what in ("scoring", "replay"):
             whole["limits"] = {"time_s": SCORING_S}
         if what == "evaluation":
             whole["champion"] = self._champion(model)

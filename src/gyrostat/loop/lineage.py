@@ -262,6 +262,8 @@ def _release(about: list[Entry]) -> Link:
         match e.kind:
             case "staging_passed":
                 steps.append("staging")
+            case "replay_started":
+                steps.append("replay")
             case "shadow_started" | "canary_started":
                 plan = e.body["detail"]["steps"]
                 steps += ["shadow" if s == 0 else f"{100 * s:g} %" for s in plan[:1]]

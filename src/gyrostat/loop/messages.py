@@ -13,7 +13,7 @@ from gyrostat.loop.reconcile import catch_up, life_of
 from gyrostat.loop.stuck import Stuck
 from gyrostat.ports import Ledger
 from gyrostat.rollout import production
-from gyrostat.rollout.states import IN_TRAFFIC
+from gyrostat.rollout.states import IN_TRAFFIC, State
 from gyrostat.terms import Entry
 
 HOUR_S = 3600.0
@@ -93,6 +93,8 @@ def _harm(entry: Entry, before: Any, after: Any) -> str:
         return "unknown: see gyrostat status"
     match entry.kind:
         case "regressed":
+            if before.state is State.REPLAYING:
+                return f"none: it answered nobody; {_reason(entry)}"
             part = production.share(before)
             felt = f"{100 * part:g} % of requests went to it" if part else "none: it was in shadow"
             return f"{felt}; {_reason(entry)}"
@@ -139,7 +141,9 @@ def _said(entry: Entry, model: str, before: Any, after: Any) -> tuple[str, str, 
     match entry.kind:
         case "approval_asked" | "overdue":
             done = "it waits; nothing moves until you say"
-            if entry.kind == "overdue":
+            if entry.kind == "overdue" and before is not None and before.state is State.REPLAYING:
+                done = "nothing; each batch is replayed until one decides, or you say"
+            elif entry.kind == "overdue":
                 done = "nothing; it keeps its share of requests until it has proven itself, does harm, or you say"
             return candidate, done, f"gyrostat approve {candidate}   (or: gyrostat reject {candidate})"  # fmt: skip
         case "held":
@@ -149,9 +153,10 @@ def _said(entry: Entry, model: str, before: Any, after: Any) -> tuple[str, str, 
                 f"gyrostat resume {model}",
             )
         case "regressed":
+            is_off = before is None or before.state in IN_TRAFFIC
             return (
                 candidate,
-                f"taken off; {_who(after)}",
+                f"{'taken off' if is_off else 'not released'}; {_who(after)}",
                 f"gyrostat why {entry.ref}",
             )
         case "champion_regressed":

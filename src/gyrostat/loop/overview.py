@@ -20,7 +20,7 @@ from gyrostat.observations import DAMAGED, ROLLOUT
 from gyrostat.ports import Ledger
 from gyrostat.retraining import life as retraining
 from gyrostat.rollout import production
-from gyrostat.rollout.states import IN_TRAFFIC, State
+from gyrostat.rollout.states import COMPARED, IN_TRAFFIC, State
 from gyrostat.schedule import next_due
 from gyrostat.serving.receipts import refusal
 
@@ -158,7 +158,7 @@ def _needs_you(
                 "why": f"version {f.candidate.version} of {f.candidate.run} waits: {why}",
             }
         )
-    if f.state in IN_TRAFFIC and f.is_overdue and f.candidate and not f.answer:
+    if f.state in COMPARED and f.is_overdue and f.candidate and not f.answer:
         asks.append(
             {
                 "what": "expired",
@@ -301,7 +301,9 @@ def rollout_of(
 
 
 def waits(f: production.Facts, rollout: dict[str, Any], live: dict[str, Any]) -> str:
-    """In traffic: who stands where, what the step waits for, and about how long at this traffic."""
+    """Who stands where, what the step waits for, and in traffic about how long at this traffic."""
+    if f.state is State.REPLAYING and f.candidate:
+        return _replays(f, f.candidate)
     if f.state not in IN_TRAFFIC or not f.candidate:
         return ""
     where = "shadow" if f.state is State.SHADOW else f"{100 * production.share(f):g} %"
@@ -319,6 +321,15 @@ def waits(f: production.Facts, rollout: dict[str, Any], live: dict[str, Any]) ->
         if metric == "error_rate" and found["value"] is not None:
             text += f"; errors {100 * found['value']:+.1f}pp (limit {found['margin']})"
     return text
+
+
+def _replays(f: production.Facts, candidate: production.Offer) -> str:
+    newest = f.answered_batch
+    text = f"version {candidate.version} is compared by replay"
+    if newest is not None and newest.seq > f.replayed:
+        return f"{text}: answers {newest.input} beside the champion"
+    before = f", {f.n_replays} before decided nothing" if f.n_replays else ""
+    return f"{text}: waits for the next batch to be answered{before}"
 
 
 def _stuck(state: Path, model: str, f: production.Facts) -> str:

@@ -133,8 +133,11 @@ def _judge(report: Report, declarations: _Declarations, traffic: _Traffic, befor
     if kind == "production" and body["seen"].get("traffic"):
         again = traffic.seen(before, settings, body["seen"]["traffic"])
         _compare(report, entry, "traffic", again, body["seen"]["traffic"])
+    elif kind == "production" and "evidence" in body["seen"]:
+        again = _measured(traffic.state, before, entry, "replay")
+        _compare(report, entry, "replay evidence", again, body["seen"]["evidence"])
     elif kind == "run" and "evidence" in body["seen"]:
-        again = _measured(traffic.state, before, entry)
+        again = _measured(traffic.state, before, entry, "evaluation")
         _compare(report, entry, "gate evidence", again, body["seen"]["evidence"])
 
 
@@ -223,9 +226,9 @@ def _end(text: str) -> Place | None:
         return None
 
 
-def _measured(state: Path, before: Any, entry: Entry) -> dict[str, Any] | str:
+def _measured(state: Path, before: Any, entry: Entry, what: str) -> dict[str, Any] | str:
     """What the job that measured it left."""
-    folder = state / "jobs" / entry.stream.replace("/", ".") / f"{before.mark}-evaluation"
+    folder = state / "jobs" / entry.stream.replace("/", ".") / f"{before.mark}-{what}"
     try:
         result = json.loads((folder / "result.json").read_bytes())
         return result["evidence"]

@@ -1,4 +1,4 @@
-"""What a worker can do: snapshot, training, pack, evaluation, staging, scoring. Each runs in a process of its own.
+"""What a worker can do: snapshot, training, pack, evaluation, staging, scoring, replay. Each runs in a process of its own.
 
 Heavy libraries are imported here and nowhere in the loop.
 """
@@ -274,7 +274,47 @@ def scoring(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def replay(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """A table that was answered, by champion and candidate side by side."""
+    import hashlib
+
+    from gyrostat import batch
+    from gyrostat.data.streams import open_stream
+    from gyrostat.errors import UnavailableError
+    from gyrostat.loop import paired
+
+    settings, input = _settings(spec), Path(spec["project"]) / spec["input"]
+    target, answers = settings.data.target, [folder / "champion.parquet", folder / "candidate.parquet"]  # fmt: skip
+    keep = tuple({target} & set(open_stream(input, frozenset({target}), settings.data.source).columns))  # fmt: skip
+    _hold(folder, spec)
+    versions = ((spec["champion_version"], spec["champion_bundle"]), (spec["version"], spec["bundle"]))  # fmt: skip
+    digests = set()
+    for output, (version, bundle) in zip(answers, versions, strict=True):
+        wanted = batch.Batch(
+            Path(spec["state"]), spec["model"], version, bundle, settings.data, input, output, keep=keep,
+            missing=settings.serving.missing, new_category=settings.serving.new_category,
+        )  # fmt: skip
+        digests.add(batch.score(wanted, record=lambda _: None, say=print).input_digest)
+    if len(digests) > 1:
+        raise UnavailableError(f"{input.name} changed while it was replayed.")
+    session = _session(spec, spec["bundle"])
+    output = session.schema.output
+    session.close()
+    evidence = paired.measure(
+        *answers, target=batch.beside(target) if keep else "", output=output, input=input.name,
+        guardrails=settings.rollout.guardrails, limits=settings.gates.limits, alpha=spec["alpha"],
+    ) | {"input_digest": digests.pop(), "alpha": spec["alpha"]}  # fmt: skip
+    for path in answers:
+        path.unlink()
+    content = json.dumps(evidence, sort_keys=True, allow_nan=False).encode()
+    write_atomic(folder / "evidence.json", content)
+    made = "evidence:" + hashlib.sha256(content).hexdigest()
+    return {
+        "made": made, "evidence": evidence, "champion_bundle": spec["champion_bundle"], "of": spec["of"],
+    }  # fmt: skip
+
+
 TASKS: dict[str, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {
     "snapshot": snapshot, "training": training, "pack": pack, "evaluation": evaluation, "staging": staging,
-    "scoring": scoring,
+    "scoring": scoring, "replay": replay,
 }  # fmt: skip

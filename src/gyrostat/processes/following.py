@@ -21,7 +21,7 @@ from gyrostat.loop import overview, reconcile
 from gyrostat.processes import runfiles
 from gyrostat.processes.supervisor import MODULES, Child
 from gyrostat.retraining import life as retraining
-from gyrostat.rollout.states import IN_TRAFFIC
+from gyrostat.rollout.states import COMPARED
 from gyrostat.terms import Draft, Entry, Told
 
 if TYPE_CHECKING:
@@ -402,7 +402,7 @@ def _follow_release(
         wait = ""
         if f.state == "waiting_approval":
             wait = f"  wait  approval  gyrostat approve {model}   Ctrl-C leaves it waiting"
-        elif f.state in IN_TRAFFIC:
+        elif f.state in COMPARED:
             settings = project.loaded.declaration.models[model]
             stands = overview.stands(f, settings, project.state, ledger.now())
             wait = f"  wait  release   {stands}   Ctrl-C leaves it running"

@@ -25,8 +25,9 @@ from gyrostat.ledger.life import (
     thaw_shared,
 )  # fmt: skip
 from gyrostat.rollout import judge as judging
+from gyrostat.rollout import replay as replaying
 from gyrostat.rollout.settings import RolloutSettings
-from gyrostat.rollout.states import IN_TRAFFIC, LAST, REPLACEABLE, TRANSITIONS, State
+from gyrostat.rollout.states import COMPARED, IN_TRAFFIC, LAST, REPLACEABLE, TRANSITIONS, State
 from gyrostat.terms import Answer, Entry
 
 __all__ = [
@@ -54,11 +55,13 @@ EVENTS = frozenset(
         "unbar_asked",
         "declared",
         "applied",
+        "batch_answered",
     }
 )
 KINDS = EVENTS | {kind for _, kind in TRANSITIONS}
 WORK = {
     S.STAGING: "staging",
+    S.REPLAYING: "replay",
     **dict.fromkeys(IN_TRAFFIC, "traffic"),
     S.KEEPING: "receivers",
     S.HELD: "receivers",
@@ -81,6 +84,16 @@ class Offer(NamedTuple):
     def ref(self) -> tuple[str, str]:
         """What an entry about it has among its inputs."""
         return self.bundle, self.entry
+
+
+class Answered(NamedTuple):
+    """The newest table that was answered on a schedule, where candidates are compared by such."""
+
+    seq: int
+    """Of the event that told of it."""
+    batch: str
+    input: str
+    input_digest: str
 
 
 class Unwanted(NamedTuple):
@@ -139,6 +152,11 @@ class Facts(life.Facts):
     barred: tuple[str, ...] = ()
     routed_at: int = 0
     """Seq of the entry that last changed `routes`."""
+    answered_batch: Answered | None = None
+    replayed: int = 0
+    """Seq of the newest that this candidate was judged by."""
+    n_replays: int = 0
+    """Of this candidate, those that decided nothing."""
     applied: int = 0
     """Routes seq that every server has said to answer by."""
 
@@ -208,7 +226,7 @@ def hear(f: Facts, entry: Entry) -> Facts:
             offer = Offer(body["bundle"], body["run"], body["snapshot"], f"{f.stream}#{entry.seq}")
             return replace(f, offers=(*f.offers, offer))
         case "answered":
-            is_asked = f.state is S.WAITING_APPROVAL or (f.state in IN_TRAFFIC and f.is_overdue)
+            is_asked = f.state is S.WAITING_APPROVAL or (f.state in COMPARED and f.is_overdue)
             if is_asked and not f.answer and f.candidate and body["bundle"] == f.candidate.bundle:
                 by = body.get("actor") or "somebody"
                 return replace(f, answer=body["answer"], answered_by=by)
@@ -241,6 +259,9 @@ def hear(f: Facts, entry: Entry) -> Facts:
             )
         case "declared" if body["loosened"]:
             return replace(f, needs_person=True, loosened_seq=entry.seq)
+        case "batch_answered":
+            said = Answered(entry.seq, body["batch"], body["input"], body["input_digest"])
+            return replace(f, answered_batch=said)
         case "applied":
             return replace(f, applied=max(f.applied, body["seq"]))
     return f
@@ -282,6 +303,18 @@ def take(facts: Facts, entry: Entry) -> Facts:
                 rollout_seq=entry.seq,
                 rollout_at=entry.at,
                 answer="",
+            )
+        case "replay_started":
+            return replace(
+                after, rollout_at=entry.at, answer="", attempt=1, replayed=0, n_replays=0
+            )
+        case "replay_lost":
+            is_fault = entry.body["seen"].get("status") != "done"
+            return replace(after, attempt=f.attempt + is_fault)
+        case "replay_undecided":
+            of = entry.body["detail"]["of"]
+            return replace(
+                after, attempt=1, replayed=max(of, f.replayed), n_replays=f.n_replays + 1
             )
         case "advanced":
             return replace(after, step=f.step + 1)
@@ -453,6 +486,8 @@ def decide(facts: Facts, seen: dict[str, Any], terms: RolloutSettings, now: floa
             return _stage(f, seen, now)
         case S.STAGED | S.WAITING_APPROVAL | S.APPROVED:
             return _approve(f, terms, now)
+        case S.REPLAYING:
+            return _replay(f, seen, terms, now)
     return _judge_traffic(f, seen, terms, now)
 
 
@@ -537,8 +572,10 @@ def _approve(f: Facts, terms: RolloutSettings, now: float) -> Action:
         return Say(
             "promoted", f.candidate.ref, cause="the first of its name: nobody to compare with"
         )
+    if not terms.steps:
+        return Say("replay_started", f.candidate.ref)
     kind = "shadow_started" if terms.steps and terms.steps[0] == 0 else "canary_started"
-    return Say(kind, f.candidate.ref, detail={"steps": list(terms.steps) or [0.5]})
+    return Say(kind, f.candidate.ref, detail={"steps": list(terms.steps)})
 
 
 def _champions_harm(
@@ -577,16 +614,8 @@ def verdict_on(
 def _judge_traffic(f: Facts, seen: dict[str, Any], terms: RolloutSettings, now: float) -> Action:
     """Counts belong to the routes of `f.routed_at`: those of an earlier share say nothing about this one."""
     assert f.candidate is not None
-    if f.is_overdue and f.answer:
-        by = {"by": f.answered_by}
-        if f.answer == "approved":
-            return Say(
-                "promoted",
-                f.candidate.ref,
-                cause=f"approved by {f.answered_by}, without the proof",
-                detail=by,
-            )
-        return Say("refused", f.candidate.ref, cause=f"by {f.answered_by}", detail=by)
+    if answered := _answered(f, f.candidate):
+        return answered
     verdict, cause, *_ = verdict_on(f, seen.get("traffic"), terms, now)
     detail = {"verdict": verdict.as_json()}
     if verdict.answer is Answer.REJECT:
@@ -599,19 +628,88 @@ def _judge_traffic(f: Facts, seen: dict[str, Any], terms: RolloutSettings, now: 
             cause=verdict.reason,
             detail=detail,
         )
-    if now >= f.rollout_at + terms.expires_s:
-        if terms.then == "reject":
-            return Say(
-                "expired",
-                f.candidate.ref,
-                cause=f"undecided until its deadline: {verdict.needs}",
-                detail=detail,
-            )
-        if not f.is_overdue:
-            held = {"then": "hold"} if terms.then == "hold" else {}
-            return Say("overdue", f.candidate.ref, cause=verdict.needs, detail=detail | held)
-        return Wait(now + LOOK_S)
-    return Wait(min(now + LOOK_S, f.rollout_at + terms.expires_s))
+    return _expire(f, f.candidate, terms, now, verdict.needs, detail)
+
+
+def _answered(f: Facts, candidate: Offer) -> Say | None:
+    """What a person said to one that is overdue."""
+    if not (f.is_overdue and f.answer):
+        return None
+    by = {"by": f.answered_by}
+    if f.answer == "approved":
+        return Say(
+            "promoted",
+            candidate.ref,
+            cause=f"approved by {f.answered_by}, without the proof",
+            detail=by,
+        )
+    return Say("refused", candidate.ref, cause=f"by {f.answered_by}", detail=by)
+
+
+def _expire(
+    f: Facts, candidate: Offer, terms: RolloutSettings, now: float, needs: str, detail: dict[str, Any]
+) -> Action:  # fmt: skip
+    """Undecided has a deadline, and a declared end."""
+    if now < f.rollout_at + terms.expires_s:
+        return Wait(min(now + LOOK_S, f.rollout_at + terms.expires_s))
+    if terms.then == "reject":
+        cause = f"undecided until its deadline: {needs}"
+        return Say("expired", candidate.ref, cause=cause, detail=detail)
+    if not f.is_overdue:
+        held = {"then": "hold"} if terms.then == "hold" else {}
+        return Say("overdue", candidate.ref, cause=needs, detail=detail | held)
+    return Wait(now + LOOK_S)
+
+
+def _replay(f: Facts, seen: dict[str, Any], terms: RolloutSettings, now: float) -> Action:
+    """Each table that was answered is answered by the candidate too, until one decides."""
+    assert f.candidate is not None
+    assert f.champion is not None
+    if answered := _answered(f, f.candidate):
+        return answered
+    inputs, newest_one = f.candidate.ref, f.answered_batch
+    match seen.get("status"):
+        case None:
+            if newest_one is None or newest_one.seq <= f.replayed:
+                return _expire(f, f.candidate, terms, now, f"{replaying.MORE} to be answered", {})
+            spec = {
+                "bundle": f.candidate.bundle, "version": f.candidate.version, "champion_bundle": f.champion.bundle,
+                "champion_version": f.champion.version, "of": newest_one.seq, "batch": newest_one.batch, "input": newest_one.input,
+                "alpha": replaying.alpha(terms, f.n_replays), "declaration": f.declaration,
+            }  # fmt: skip
+            return Start("replay", f.key, inputs, spec)
+        case "running" if seen["silent_s"] < SILENCE_S:
+            return Wait(now + LOOK_S)
+        case "running" | "lost":
+            return _replay_again(f, inputs, "the replay was lost")
+        case "failed":
+            cause = str(seen.get("cause", "failed"))
+            if seen.get("retryable"):
+                return _replay_again(f, inputs, cause)
+            return _undecided(f, inputs, (), cause, {})
+    if seen["champion_bundle"] != f.champion.bundle:
+        return Say("replay_lost", inputs, cause="there is another champion to compare with")
+    verdict, cause, *_ = replaying.judge(seen["evidence"], terms)
+    detail, made = {"verdict": verdict.as_json()}, (seen["made"],)
+    match verdict.answer:
+        case Answer.ACCEPT:
+            return Say("promoted", inputs, made, cause=verdict.reason, detail=detail)
+        case Answer.REJECT:
+            return Say("regressed", inputs, made, cause=cause, detail=detail)
+    return _undecided(f, inputs, made, verdict.reason, detail | {"of": seen["of"]})
+
+
+def _replay_again(f: Facts, inputs: tuple[str, ...], cause: str) -> Say:
+    if f.attempt < ATTEMPTS:
+        return Say("replay_lost", inputs, cause=cause)
+    return _undecided(f, inputs, (), cause, {})
+
+
+def _undecided(
+    f: Facts, inputs: tuple[str, ...], made: tuple[str, ...], cause: str, detail: dict[str, Any]
+) -> Say:
+    of = f.answered_batch.seq if f.answered_batch else 0
+    return Say("replay_undecided", inputs, made, cause=cause, detail={"of": of} | detail)
 
 
 def thaw(kept: dict[str, Any]) -> Facts:
@@ -624,10 +722,12 @@ def thaw(kept: dict[str, Any]) -> Facts:
     many = {
         name: tuple(Offer(*o) for o in kept[name]) for name in ("offers", "regressed", "released")
     }
+    answered = Answered(*kept["answered_batch"]) if kept.get("answered_batch") else None
     unwanted = tuple(Unwanted(*u) for u in kept["unwanted"])
     plain = {
         "state": State(kept["state"]),
         "barred": tuple(kept["barred"]),
         "steps": tuple(kept["steps"]),
+        "answered_batch": answered,
     }
     return Facts(**{**kept, **one, **many, **plain, "unwanted": unwanted})

@@ -15,6 +15,7 @@ class State(StrEnum):
     STAGED = "staged"
     WAITING_APPROVAL = "waiting_approval"
     APPROVED = "approved"
+    REPLAYING = "replaying"
     SHADOW = "shadow"
     CANARY = "canary"
     HELD = "held"
@@ -22,7 +23,9 @@ class State(StrEnum):
 
 S = State
 IN_TRAFFIC = (S.SHADOW, S.CANARY)
-REPLACEABLE = (S.STAGING, S.STAGED, S.WAITING_APPROVAL)
+COMPARED = (*IN_TRAFFIC, S.REPLAYING)
+"""Judged beside the champion."""
+REPLACEABLE = (S.STAGING, S.STAGED, S.WAITING_APPROVAL, S.REPLAYING)
 """By a newer offer; what takes traffic is finished first."""
 
 TRANSITIONS: dict[tuple[State, str], State | None] = {
@@ -34,19 +37,22 @@ TRANSITIONS: dict[tuple[State, str], State | None] = {
     (S.STAGED, "approved"): S.APPROVED,              # the declaration does not ask
     (S.WAITING_APPROVAL, "approved"): S.APPROVED,
     (S.APPROVED, "promoted"): S.KEEPING,             # the first of its name: nobody to compare with
+    (S.APPROVED, "replay_started"): S.REPLAYING,     # no steps: it answers no request, but tables beside the champion
+    (S.REPLAYING, "replay_lost"): S.REPLAYING,
+    (S.REPLAYING, "replay_undecided"): S.REPLAYING,  # with the next batch again
     (S.APPROVED, "shadow_started"): S.SHADOW,
     (S.APPROVED, "canary_started"): S.CANARY,
     (S.SHADOW, "advanced"): S.CANARY,
     (S.CANARY, "advanced"): S.CANARY,
-    **{(state, "promoted"): S.KEEPING for state in IN_TRAFFIC},
-    **{(state, "overdue"): STAY for state in IN_TRAFFIC},          # a person is asked; traffic goes on
-    **{(state, "expired"): S.KEEPING for state in IN_TRAFFIC},
+    **{(state, "promoted"): S.KEEPING for state in COMPARED},
+    **{(state, "overdue"): STAY for state in COMPARED},            # a person is asked; traffic goes on
+    **{(state, "expired"): S.KEEPING for state in COMPARED},
     (S.KEEPING, "refused"): STAY,                    # turned away at the door
     **{(state, "refused"): S.KEEPING for state in (*REPLACEABLE, S.APPROVED, *IN_TRAFFIC)},
     **{(state, "held"): S.HELD for state in S if state is not S.HELD},
     (S.HELD, "resumed"): S.KEEPING,
     **{(state, "superseded"): S.KEEPING if state in REPLACEABLE else STAY for state in S},
-    **{(state, "regressed"): S.KEEPING for state in IN_TRAFFIC},
+    **{(state, "regressed"): S.KEEPING for state in COMPARED},
     **{(state, "champion_regressed"): STAY for state in S if state not in IN_TRAFFIC},
     **{(state, "rolled_back"): S.HELD for state in S},
     **{(state, "told"): STAY for state in S},

@@ -38,9 +38,9 @@ WORK_BEHIND = {
 }  # fmt: skip
 CALLED_FOR_BY = {
     "snapshot": "opened", "training": "snapshotted", "pack": "trained", "evaluation": "packed", "staging": "staging_started",
-    "scoring": "batch_started",
+    "scoring": "batch_started", "replay": "replay_started",
 }  # fmt: skip
-LOST = ("work_lost", "staging_lost", "batch_lost")
+LOST = ("work_lost", "staging_lost", "batch_lost", "replay_lost", "replay_undecided")
 ENDS = ("promoted", "regressed", "refused", "expired", "superseded", "staging_failed")
 BATCH_ENDS = ("batch_scored", "batch_failed")
 RUN_ENDS = ("offered", "rejected", "checks_failed", "gate_failed", "gave_up", "cancelled")
@@ -94,6 +94,8 @@ class Production(Told):
     unwanted: list[str] = field(default_factory=list)
     taken_off: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
+    replayed: set[tuple[str, int]] = field(default_factory=set)
+    """(offer, event that told of the table)"""
     held: int = 0
     on_stage: str = ""
     n_promoted: int = 0
@@ -258,7 +260,7 @@ class Watch:
             if job is None or job.fate != "done" or (e.outputs and e.outputs[0] != job.seen["made"]):  # fmt: skip
                 yield f"{stream} {e.seq} {e.kind} names {e.outputs}, the world does not hold it for {facts.key}"
         if e.body["seen"].get("status") == "lost":
-            for what in ("training", "staging", "scoring"):
+            for what in ("training", "staging", "scoring", "replay"):
                 if (job := world.jobs.get((what, facts.key))) and job.fate == "killed":
                     yield f"{stream} {e.seq}: {what} {facts.key} was stopped while it was needed"
 
@@ -273,10 +275,14 @@ class Watch:
                 self.owed[f"production/{model}", "offered", e.stream] += 1
             if life == "batching" and e.kind in BATCH_ENDS and e.outputs:
                 self.owed[f"batch/{model}", "scored", e.outputs[0]] += 1
+            if life == "batching" and e.body.get("detail", {}).get("is_replayed"):
+                self.owed[f"production/{model}", "batch_answered", f"{e.stream}#{e.seq}"] += 1
             is_first_end = (f"retraining/{model}", "run_closed", e.stream) not in self.owed
             if life == "run" and e.kind in RUN_OVER and is_first_end:
                 self.owed[f"retraining/{model}", "run_closed", e.stream] += 1
             return
+        if e.kind == "batch_answered":
+            self.got[e.stream, e.kind, e.inputs[0]] += 1
         if e.kind in ("run_asked", "offered", "run_closed") and e.actor != "outside":
             what = e.stream, e.kind, e.body.get("run", "") if e.kind != "run_asked" else ""
             self.got[what] += 1
@@ -338,6 +344,8 @@ class Watch:
     def _batching(self, e: Entry, told: Batching, before: Any) -> Iterator[str]:
         """Each moment is answered once, by itself or by a later one that came before its turn (I5)."""
         where, detail, now = f"{e.stream} {e.seq} {e.kind}", e.body.get("detail", {}), e.body["now"]
+        if e.kind in ("batch_started", "batch_lost", *BATCH_ENDS):
+            yield from self._none_is_passed_over(e, told, where)
         match e.kind:
             case "batches_set":
                 if self.history.dice.is_calm and not detail["schedules"]:
@@ -372,6 +380,13 @@ class Watch:
                 if not told.open:
                     yield f"{where}, but nothing was begun"
                 told.open = None
+
+    def _none_is_passed_over(self, e: Entry, told: Batching, where: str) -> Iterator[str]:
+        """Whatever else happens, what has come due is said first."""
+        for name in told.done.keys() - told.due.keys():
+            known = self._batch_moments(e.body["declaration"], name)
+            if came := [at for at in known if told.done[name] < at <= e.body["now"]]:
+                yield f"{where}, though {name} was due at {came[-1]}"
 
     def _all_came(self, e: Entry, told: Batching) -> Iterator[str]:
         """Half a day after the faults have stopped, no moment is behind that does not wait for a champion."""
@@ -492,6 +507,8 @@ class Watch:
             counted_by = (e.body["seen"].get("traffic") or {}).get("routes_seq")
             if counted_by != before.routed_at:
                 yield f"{where} was judged by what the routes of {counted_by} did, not those of {before.routed_at}"
+        if before.state == "replaying" and e.outputs:
+            yield from self._replay(e, told, before, where)
         if e.kind in TAKES_TRAFFIC and before.state not in IN_TRAFFIC:
             if bundle in told.recalled:
                 yield f"{where}: {bundle} takes traffic, it was recalled"
@@ -554,6 +571,18 @@ class Watch:
             told.on_stage = ""
         if e.kind in ENDS and len(e.inputs) > 1:
             told.ended[e.inputs[1]] += 1
+
+    def _replay(self, e: Entry, told: Production, before: Any, where: str) -> Iterator[str]:
+        """Judged by what it and the champion of now answered to a table that it was not judged by before."""
+        job = self.history.world.jobs.get(("replay", before.key))
+        if job is None or job.fate != "done" or e.outputs[0] != job.seen["made"]:
+            yield f"{where} names {e.outputs}, the world does not hold it for {before.key}"
+        elif job.seen["champion_bundle"] != before.champion.bundle:
+            yield f"{where} was compared with {job.seen['champion_bundle']}, champion is {before.champion.bundle}"
+        elif (told.on_stage, job.seen["of"]) in told.replayed:
+            yield f"{where} was judged by the table of {job.seen['of']} before"
+        else:
+            told.replayed.add((told.on_stage, job.seen["of"]))
 
     # at the end
 

@@ -129,12 +129,17 @@ class History(MemoryLedger):
         rng = random.Random(f"batches of {self.seed}")
         if rng.random() >= P_BATCHES:
             return {}
+        is_replayed = rng.random() < 0.5
+        if is_replayed:
+            self.rollouts = {d: replace(r, steps=()) for d, r in self.rollouts.items()}
         batches = {}
         for digest in ("declared-0", "declared-1"):
             names = rng.choice([["nightly"], ["often"], ["nightly", "often"], ["nightly", "often"]])
             there = rng.choice([zone, zone, "UTC"])
             batches[digest] = tuple(
-                BatchSettings(name, f"in-{{date}}/{name}.csv", f"out-{{date}}/{name}.csv", Schedule(BATCHES[name], there))
+                BatchSettings(
+                    name, f"in-{{date}}/{name}.csv", f"out-{{date}}/{name}.csv", Schedule(BATCHES[name], there), is_replayed=is_replayed
+                )
                 for name in names
             )  # fmt: skip
             batches[f"{digest}, unscheduled"] = ()
@@ -576,7 +581,8 @@ class History(MemoryLedger):
         waits = (f.state == "held" and not f.is_resumed) or (
             f.state == "waiting_approval" and not f.answer
         )
-        is_starved = f.state in IN_TRAFFIC and not f.answer and f.model in self.world.silent
+        is_silent = f.model in self.world.silent and f.state in IN_TRAFFIC
+        is_starved = (is_silent or f.state == "replaying") and not f.answer
         then = self.settings("production", f.declaration).then if is_starved else ""
         waits = waits or (then in ("ask", "hold") and f.is_overdue)
         shown = self.world.router.get(f.stream, (0, NOWHERE))[1]["arms"]

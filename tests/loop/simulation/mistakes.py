@@ -298,6 +298,19 @@ def batch_record_lost(fold: Original, facts: Any, entry: Any) -> Any:
     return replace(after, owes=()) if entry.kind == "batch_scored" else after
 
 
+def replay_of_the_same_table(take: Original, facts: Any, entry: Any) -> Any:
+    """Asks the same rows until they say yes."""
+    after = take(facts, entry)
+    return replace(after, replayed=0) if entry.kind == "replay_undecided" else after
+
+
+def replay_undecided_is_enough(replay: Original, f: Any, seen: Any, terms: Any, now: float) -> Any:
+    """Nothing was shown against it."""
+    action = replay(f, seen, terms, now)
+    is_open = isinstance(action, Say) and action.kind == "replay_undecided"
+    return dataclasses.replace(action, kind="promoted") if is_open else action
+
+
 def oldest_first_decide(decide: Original, facts: Any, seen: Any, terms: Any, now: float) -> Any:
     """Works off the offers in the order of their arrival."""
     offers = facts.offers[:1] if facts.state is State.KEEPING else ()
@@ -378,6 +391,8 @@ MISTAKES: dict[str, Sequence[Wrapped | Replaced]] = {
     "batch_moment_lost_to_another": [Wrapped(batching, "decide", batch_moment_lost_to_another)],
     "batch_each_moment_made_up_for": [Wrapped(batching, "last_due", batch_each_moment_made_up_for)],
     "batch_left_running": [Wrapped(batching, "decide", batch_left_running)],
+    "replay_of_the_same_table": [Wrapped(production, "take", replay_of_the_same_table)],
+    "replay_undecided_is_enough": [Wrapped(production, "_replay", replay_undecided_is_enough)],
     "batch_record_lost": [Wrapped(batching, "fold", batch_record_lost)],
     "show_before_say": [Wrapped(reconcile, "act", show_before_say)],
     "say_before_make": [Wrapped(reconcile, "act", say_before_make)],

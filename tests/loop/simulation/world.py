@@ -28,6 +28,7 @@ DURATION_S = {
     "evaluation": (10, 300),
     "staging": (5, 300),
     "scoring": (60, 3 * HOUR),
+    "replay": (60, 2 * HOUR),
 }
 ENDS_BADLY = {
     "snapshot": (0.01, 0.0, 0.02, 0.003),
@@ -36,6 +37,7 @@ ENDS_BADLY = {
     "evaluation": (0.01, 0.01, 0.02, 0.003),
     "staging": (0.05, 0.05, 0.01, 0.01),
     "scoring": (0.1, 0.1, 0.05, 0.05),
+    "replay": (0.1, 0.1, 0.05, 0.05),
 }
 """How often work dies, hangs, fails in a way that may pass, fails for good."""
 WAYS = ("dies", "hangs", "fails once", "fails")
@@ -297,10 +299,28 @@ class SimulatedWorld:
                     "input_digest": "table",
                     "began_at": self.now,
                 }
+            case "replay":
+                evidence = self._replayed(self.truth[spec["bundle"]]["harm"], rng)
+                about = {name: spec[name] for name in ("champion_bundle", "of")}
+                return {"made": made, "evidence": evidence, **about}
             case "staging":
                 is_answering = self.truth[spec["bundle"]]["is_answering"]
                 return {"made": made, "is_answering": is_answering, "cause": ""}
         return {"made": made}
+
+    @staticmethod
+    def _replayed(harm: str, rng: random.Random) -> dict[str, Any]:
+        """What a table shows of a candidate: harm it may hide, and may leave open what is well."""
+        is_clear = rng.random() < 0.6
+        width = 0.004 if is_clear else 0.1
+        errors = 0.05 if harm == "errors" else 0.0
+        rail = {"value": errors, "lower": errors - width, "upper": errors + width, "base": 0.0, "n": 300, "cause": "errors"}  # fmt: skip
+        value = 0.9 if harm == "quality" else 0.5
+        test = {"value": value, "lower": value - 0.1, "upper": value + 0.1, "limit": 0.7, "side": "max", "n": 300, "cause": "quality"}  # fmt: skip
+        return {
+            "input": "in.csv", "n": 300, "n_labels": 300, "guardrails": {"error_rate": rail}, "limits": {"rmse": test},
+            "changed": {"value": 0.1},
+        }  # fmt: skip
 
     def _raise_floor(self, stream: str, seq: int) -> None:
         """Work for anything before `seq` is over: stop it, and start none of it any more."""
