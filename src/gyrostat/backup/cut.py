@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gyrostat.predictionlog import TABLE
+
 LEDGER, MLFLOW = "ledger.db", "mlflow/mlflow.db"
 STATE = ".gyrostat"
 SKIPPED = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules", ".pytest_cache", ".ruff_cache", ".mypy_cache"})  # fmt: skip
@@ -61,7 +63,7 @@ def state_files(project: Path, state: Path) -> Iterator[Source]:
             continue  # receipts of processes of this machine
         if "/".join(parts) in (LEDGER, MLFLOW):
             continue
-        is_kept = top in IMMUTABLE or parts[:2] == ("mlflow", "artifacts") or (top in APPENDED and path.suffix == ".seg") or (top == "jobs" and path.name != "floor")  # fmt: skip
+        is_kept = top in IMMUTABLE or parts[:2] == ("mlflow", "artifacts") or (top in APPENDED and (path.suffix == ".seg" or TABLE in parts)) or (top == "jobs" and path.name != "floor")  # fmt: skip
         yield from _source(project, path, is_held=not is_kept)
 
 

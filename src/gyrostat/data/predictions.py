@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gyrostat_runtime import log
 from gyrostat_runtime.schema import Schema
 
+from gyrostat import predictionlog
 from gyrostat.data import frames, traffic
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read(
     """
     kept: deque[tuple[log.Frame, int]] = deque(maxlen=limit)
     n_all = 0
-    for frame in log.read(state / "log" / model, since=since, until=until):
+    for frame in predictionlog.read(state, model, since=since, until=until):
         n_all += frame.n
         kept.extend((frame, n) for n in range(frame.n))
     rows = list(kept)

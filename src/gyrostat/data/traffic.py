@@ -10,6 +10,8 @@ from typing import Any
 from gyrostat_runtime import log
 from gyrostat_runtime.schema import Schema
 
+from gyrostat import predictionlog
+
 ANSWERED = ("champion", "candidate")
 
 
@@ -24,7 +26,7 @@ def labelled(
     labels, n_labels = latest_labels(state, model, until=until)
     rows: dict[str, dict[str, Any]] = {}
     places: dict[str, list[int | None]] = {}
-    for frame in log.read(state / "log" / model, until=until - mature_after_s) if labels else ():
+    for frame in predictionlog.read(state, model, until=until - mature_after_s) if labels else ():
         if frame.arm not in ANSWERED or frame.is_error or frame.is_asked:
             continue
         for n, inputs in enumerate(frame.inputs):

@@ -10,9 +10,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from gyrostat_runtime import keys, log
+from gyrostat_runtime import keys
 
-from gyrostat import observations
+from gyrostat import observations, predictionlog
 from gyrostat.errors import UsageError
 from gyrostat.ledger import times
 from gyrostat.stats.losses import loss_of_line, metric_of
@@ -134,7 +134,7 @@ def assignments(state: Path, model: str, found: Split) -> Iterator[Assignment]:
     """
     known: dict[tuple[str, str], Assignment] = {}
     since, until = found.seconds[0] - 3600.0, found.seconds[-1] + 3600.0
-    for frame in log.read(state / "log" / model, since=since, until=until):
+    for frame in predictionlog.read(state, model, since=since, until=until):
         if frame.routes_seq not in found.steps or frame.arm not in found.arms or frame.is_asked:
             continue
         if not frame.key:

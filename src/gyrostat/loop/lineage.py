@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gyrostat_runtime import bundle as bundles_of
-from gyrostat_runtime import keys, log
+from gyrostat_runtime import keys
 from gyrostat_runtime.errors import RuntimeFault
 
-from gyrostat import config
+from gyrostat import config, predictionlog
 from gyrostat.errors import UsageError
 from gyrostat.ledger import times, words
 from gyrostat.loop import reconcile, run
@@ -89,7 +89,7 @@ def _answered(state: Path, model: str, made: list[versions.Version]) -> list[Lin
     answered, shadow = Counter[str](), Counter[str]()
     bundles_made = {v.bundle for v in made}
     first = min(v.created_at for v in made) - CLOCKS_S
-    for frame in log.read(state / "log" / model, since=first):
+    for frame in predictionlog.read(state, model, since=first):
         if frame.bundle in bundles_made:
             (shadow if frame.arm == "shadow" else answered)[frame.bundle] += frame.n
     links: list[Link] = []
@@ -107,7 +107,7 @@ def _answered(state: Path, model: str, made: list[versions.Version]) -> list[Lin
 
 
 def _prediction(ledger: Ledger, state: Path, ref: Ref) -> list[Link]:
-    frames = log.find(state / "log" / ref.model, ref.id.partition(".")[0])
+    frames = predictionlog.find(state, ref.model, ref.id.partition(".")[0])
     if not frames:
         raise UsageError(
             f"There is no prediction {ref.id} in the log of {ref.model} (kept for monitoring.keep)."

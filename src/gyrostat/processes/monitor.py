@@ -23,6 +23,7 @@ from typing import Any
 from gyrostat_runtime import log
 from gyrostat_runtime.files import write_atomic
 
+from gyrostat import predictionlog
 from gyrostat.errors import DamagedError, LedgerError
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.monitoring.reference import Reference
@@ -31,6 +32,7 @@ from gyrostat.monitoring.summary import Live
 from gyrostat.monitoring.watch import Monitor, row_id
 from gyrostat.observations import Place, Segments, prune, read
 from gyrostat.ports import Ledger
+from gyrostat.processes.compacting import Compactor
 from gyrostat.retraining.settings import RetrainingSettings
 from gyrostat.retraining.triggers import triggers
 from gyrostat.terms import Draft, Limit
@@ -44,6 +46,7 @@ MOST_TOLD = 1000
 REOPEN_S, PATIENCE_S = 5.0, 2.0
 """The ledger: between two tries to open it, and how long a call may wait while seconds want to be closed."""
 PRUNE_S = 3600.0
+COMPACT_S = 600.0
 
 
 class Watcher:
@@ -58,9 +61,11 @@ class Watcher:
         monitoring: MonitoringSettings = MonitoringSettings(),  # noqa: B008 - frozen
         retraining: RetrainingSettings = RetrainingSettings(),  # noqa: B008 - frozen
         ledger: Ledger | None = None,
+        compactor: Compactor | None = None,
         now: float | None = None,
     ) -> None:
         self.state, self.model, self.ledger = state, model, ledger
+        self.compactor = compactor
         self.monitoring, self.retraining = monitoring, retraining
         self.folder = state / "observations" / model
         self.segments = Segments(self.folder)
@@ -88,7 +93,7 @@ class Watcher:
         """What the disk did not take: it comes first again, so that whoever read it reads the same."""
         self._lines: list[dict[str, Any]] = []
         self._label_lines: list[dict[str, Any]] = []
-        self._looked_up = self._wrote = self._pruned = 0.0
+        self._looked_up = self._wrote = self._pruned = self._compacted = 0.0
         started = time.time() if now is None else now
         self._marked = started
         self._told: dict[str, None] = {}
@@ -172,6 +177,11 @@ class Watcher:
         if now - self._pruned >= PRUNE_S:
             self._pruned = now
             self._prune(now - self.monitoring.keep_s)
+        if self.compactor is not None and now - self._compacted >= COMPACT_S:
+            self._compacted = now
+            # What a restart reads again stands behind the last mark; all before it is read for good.
+            passed = {w: n - 1 for w, (n, _) in self.segments.mark.get("log", {}).items()}
+            self.compactor.look(passed, now=now, before=now - self.monitoring.keep_s)
         if now - self._wrote >= LIVE_S:
             self._wrote = now
             self.publish(now)
@@ -202,8 +212,9 @@ class Watcher:
         start = 0
         for n in range(1, len(times) + 1):  # labels of one day do not make us read the year
             if n == len(times) or times[n] - times[n - 1] > 600:
-                frames = log.read(
-                    self.state / "log" / self.model,
+                frames = predictionlog.read(
+                    self.state,
+                    self.model,
                     since=times[start] - 1,
                     until=times[n - 1] + 120,
                 )
@@ -278,6 +289,7 @@ def run(state: Path, settings: Mapping[str, Any], stop: threading.Event) -> None
             limits=tuple(_make(Limit, x) for x in said.get("limits", ())),
             monitoring=_make(MonitoringSettings, said.get("monitoring", {})),
             retraining=_make(RetrainingSettings, said.get("retraining", {})),
+            compactor=Compactor(state, model),
         )
         for model, said in settings.get("models", {}).items()
     ]
@@ -305,6 +317,8 @@ def run(state: Path, settings: Mapping[str, Any], stop: threading.Event) -> None
     for watcher in watchers:
         with contextlib.suppress(OSError):
             watcher.publish(time.time())
+        if watcher.compactor is not None:
+            watcher.compactor.end()
 
 
 def _make(kind: Any, values: Mapping[str, Any]) -> Any:

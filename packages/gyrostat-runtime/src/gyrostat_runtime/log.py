@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +38,7 @@ except (
     msgspec = None
 
 Arm = Literal["champion", "candidate", "shadow"]
+Segments = dict[str, list[tuple[int, Path]]]
 
 _MAGIC = b"GYRSEG1\n"
 _HEAD = struct.Struct("<II")
@@ -719,8 +720,8 @@ def _seal(folder: Path, writer: str, at: float, left: flight.Left | None) -> int
 def prune(folder: Path, before: float) -> int:
     """Delete segments last written before the time `before`, each writer's newest excepted; how many went."""
     gone = 0
-    for segments in _segments(folder).values():
-        for _, path in segments[:-1]:
+    for mine in segments(folder).values():
+        for _, path in mine[:-1]:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
@@ -728,8 +729,8 @@ def prune(folder: Path, before: float) -> int:
     return gone
 
 
-def _segments(folder: Path) -> dict[str, list[tuple[int, Path]]]:
-    """Each writer's segments in order."""
+def segments(folder: Path) -> Segments:
+    """Each writer's segments in order: number and file."""
     found: dict[str, list[tuple[int, Path]]] = {}
     try:
         names = os.listdir(folder)  # noqa: PTH208 - the names alone, many times a second
@@ -743,10 +744,10 @@ def _segments(folder: Path) -> dict[str, list[tuple[int, Path]]]:
 
 def _last_segment(folder: Path, writer: str) -> tuple[int, int]:
     """Number of a writer's last segment (0: none) and when it was last written, in ms."""
-    segments = _segments(folder).get(writer)
-    if not segments:
+    mine = segments(folder).get(writer)
+    if not mine:
         return 0, 0
-    n, path = segments[-1]
+    n, path = mine[-1]
     try:
         return n, path.stat().st_mtime_ns // 1_000_000
     except FileNotFoundError:
@@ -794,9 +795,9 @@ class _Tail(Generic[T]):
         """What is new, each writer's in its order: at most about 8 MB of each writer; [] when nothing is."""
         found: list[tuple[str, T]] = []
         # Listed first: a segment that has a next one now was finished before that one was made.
-        for writer, segments in _segments(self.folder).items():
+        for writer, mine in segments(self.folder).items():
             n, offset = self._position.get(writer, (0, 0))
-            ahead = [(number, path) for number, path in segments if number >= n]
+            ahead = [(number, path) for number, path in mine if number >= n]
             left = _POLL_BYTES
             for i, (number, path) in enumerate(ahead):
                 start = offset if number == n else 0
@@ -851,21 +852,39 @@ class LabelTail(_Tail[Label]):
 
 
 def read(
-    folder: Path, *, since: float | None = None, until: float | None = None
+    folder: Path,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    after: Mapping[str, int] | None = None,
 ) -> Iterator[Frame]:
-    """Predictions of all writers in the order of time, `since <= at < until`; reads as it goes."""
-    return _merged(folder, Frame, since, until)
+    """Predictions of all writers in the order of time, `since <= at < until`; reads as it goes.
+
+    Args:
+        after: By writer the number of a segment; that one, and those before it, are left out.
+    """
+    return _merged(_behind(folder, after), Frame, since, until)
+
+
+def read_segments(found: Segments) -> Iterator[Frame]:
+    """The predictions of these segments in the order of time; reads as it goes."""
+    return _merged(found, Frame, None, None)
+
+
+def _behind(folder: Path, after: Mapping[str, int] | None) -> Segments:
+    past = after or {}
+    return {w: [s for s in mine if s[0] > past.get(w, 0)] for w, mine in segments(folder).items()}
 
 
 def read_labels(
     folder: Path, *, since: float | None = None, until: float | None = None
 ) -> Iterator[Label]:
     """Labels of all writers in the order of their arrival, `since <= at < until`; reads as it goes."""
-    return _merged(folder, Label, since, until)
+    return _merged(segments(folder), Label, since, until)
 
 
-def find(folder: Path, id: str) -> list[Frame]:
-    """All frames of one prediction (the answer, and shadow copies of it); `id` may name a row.
+def find(folder: Path, id: str, *, after: Mapping[str, int] | None = None) -> list[Frame]:
+    """All frames of one prediction (the answer, and shadow copies of it); `id` may name a row, `after` is as in `read`.
 
     Raises:
         ValueError: `id` is no prediction id.
@@ -873,8 +892,8 @@ def find(folder: Path, id: str) -> list[Frame]:
     bare, given_at = id.partition(".")[0], time_of(id)
     wanted = bare.encode()
     found: list[Frame] = []
-    for writer, segments in _segments(folder).items():
-        for _, path in segments:
+    for writer, mine in _behind(folder, after).items():
+        for _, path in mine:
             try:
                 if path.stat().st_mtime < given_at - 1:
                     continue
@@ -894,9 +913,11 @@ def find(folder: Path, id: str) -> list[Frame]:
 F = TypeVar("F", Frame, Label)
 
 
-def _merged(folder: Path, kind: type[F], since: float | None, until: float | None) -> Iterator[F]:
-    def one(writer: str, segments: list[tuple[int, Path]]) -> Iterator[F]:
-        for _, path in segments:
+def _merged(
+    found: Segments, kind: type[F], since: float | None, until: float | None
+) -> Iterator[F]:
+    def one(writer: str, mine: list[tuple[int, Path]]) -> Iterator[F]:
+        for _, path in mine:
             try:
                 # A segment's last write is not before its last frame.
                 if since is not None and path.stat().st_mtime < since - 1:
@@ -914,7 +935,7 @@ def _merged(folder: Path, kind: type[F], since: float | None, until: float | Non
                     return
                 yield value
 
-    return heapq.merge(*[one(w, s) for w, s in _segments(folder).items()], key=lambda f: f.at)
+    return heapq.merge(*[one(w, s) for w, s in found.items()], key=lambda f: f.at)
 
 
 def _value(payload: bytes, writer: str) -> _Value | None:
