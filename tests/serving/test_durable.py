@@ -13,7 +13,9 @@ import pytest
 from gyrostat_runtime import log
 from serving.bench import Bench, arm, until
 
+from gyrostat.serving.answers import Refusal
 from gyrostat.serving.forms import INVOCATIONS
+from gyrostat.serving.labels import LabelLog
 from gyrostat.serving.predicting import Model
 from gyrostat.serving.settings import ServingSettings
 
@@ -155,3 +157,30 @@ def test_an_answer_is_withheld_where_its_sync_failed_though_a_later_one_succeeds
                 return (await refused).status, (await take(durable)).status
 
     assert asyncio.run(story()) == (503, 200)
+
+
+def test_a_label_is_not_acknowledged_where_its_sync_failed_though_a_later_one_succeeds(
+    tmp_path, monkeypatch
+):
+    calls, fdatasync = [], os.fdatasync
+
+    def once(handle):
+        calls.append(handle)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        fdatasync(handle)
+
+    async def story():
+        labels = LabelLog(tmp_path, "wine", "w0", sync_s=60)
+        sync = labels._writer.sync
+        # The log's own thread comes first, and meets the fault.
+        monkeypatch.setattr(labels._writer, "sync", lambda: [sync(), sync()][-1])
+        with monkeypatch.context() as disk:
+            disk.setattr(log.os, "fdatasync", once)
+            with pytest.raises(Refusal, match="did not take the labels"):
+                await labels.take([("a", 1.0)], "r")
+            assert (await labels.take([("a", 1.0)], "r")).status == 202
+        labels.close()
+
+    asyncio.run(story())
+    assert calls

@@ -124,10 +124,12 @@ class LabelLog:
         Raises:
             Refusal: 503, the disk does not take them; sending all of them again is right, doubled ones do no harm.
         """
-        at = time.time()
+        at, before = time.time(), self._writer.losses
         is_taken = all([self._writer.append(Label(id, label, at, "http")) for id, label in labels])
         if labels:
             is_taken &= await asyncio.get_running_loop().run_in_executor(None, self._writer.sync)
+            # The log's own thread may have met a fault with them just before.
+            is_taken &= self._writer.losses == before
         if not is_taken:
             raise Refusal(
                 503,
