@@ -9,7 +9,10 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from gyrostat_runtime import bundle
+from gyrostat_runtime.bundle import Manifest
 from loop.records import Records
+from monitoring.builders import a_schema
 from processes.projects import AtRest
 
 import gyrostat
@@ -127,6 +130,23 @@ def test_another_version_of_what_a_model_runs_on(made, monkeypatch):
     monkeypatch.setattr(doctor, "_installed", lambda name: "0.0.1")
     found = made.finds("versions", "warning")
     assert found.command.startswith("pip install numpy==")
+
+
+def test_another_version_of_the_library_that_a_native_model_comes_from(made, monkeypatch):
+    packed = made.state / "native"
+    packed.mkdir()
+    (packed / "model.pkl").write_bytes(b"model")
+    (packed / "environment.txt").write_text("lightgbm==4.6.0\nmlflow==1.0\nxgboost-cpu==3.2.0\n")
+    said = Manifest("wine", "native", a_schema(), environment={"file": "environment.txt"})
+    digest = bundle.write(packed, said)
+    packed.rename(made.state / "bundles" / digest)
+    routes = {"arms": [{"bundle": digest}]}
+    (made.state / "routes" / "wine.json").write_text(json.dumps(routes))
+    there = {"lightgbm": "4.7.0", "xgboost-cpu": "3.1.0", "mlflow": "3.17.2"}
+    monkeypatch.setattr(doctor, "_installed", lambda name: there.get(name, ""))
+    found = made.finds("versions")
+    assert "lightgbm 4.7.0 (packed with 4.6.0), xgboost-cpu 3.1.0 (packed with 3.2.0)" in found.what
+    assert found.command == "pip install lightgbm==4.6.0 xgboost-cpu==3.2.0"
 
 
 def test_a_clock_behind_the_last_entry(made, monkeypatch):

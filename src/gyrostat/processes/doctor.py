@@ -39,7 +39,7 @@ CLOCK_S = 5.0
 SILENT_S = 60.0
 RUNS_ONNX = ("gyrostat-runtime", "numpy", "onnxruntime")
 RUNS_NATIVE = (
-    *RUNS_ONNX, "cloudpickle", "joblib", "lightgbm", "pandas", "polars", "scikit-learn", "scipy", "skops", "xgboost",
+    *RUNS_ONNX, "cloudpickle", "joblib", "lightgbm", "pandas", "polars", "scikit-learn", "scipy", "skops", "torch", "xgboost", "xgboost-cpu",
 )  # fmt: skip
 """What a model is run by: a version other than the one it was packed with may answer otherwise."""
 

@@ -29,6 +29,12 @@ BOOSTERS = {
     "xgboost": "an XGBClassifier or XGBRegressor",
 }
 """Library to what of it can be returned."""
+ESTIMATORS = {
+    "mlflow.sklearn": "sk_model",
+    "mlflow.lightgbm": "lgb_model",
+    "mlflow.xgboost": "xgb_model",
+}
+"""Flavour of MLflow that logs a fitted estimator to the name of that argument: it is taken as it is."""
 
 
 class Unfit(Exception):
@@ -55,7 +61,7 @@ def main(folder: Path) -> int:
         elif spec["style"] == "offered":
             model, record = _offered(folder)
         else:
-            model, record = _script(spec)
+            model, record = _script(folder, spec)
         _check(model, spec, folder)
         _leave(folder, model, record)
     except SystemExit as error:
@@ -100,12 +106,8 @@ def _where(error: BaseException, code: Path) -> str:
 
 
 def _function(folder: Path, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    import pandas as pd
-
     module, _, name = spec["run"].partition(":")
-    frame = pd.read_parquet(folder / "work" / "train.parquet")
-    for column in spec["texts"]:
-        frame[column] = frame[column].astype(object)
+    frame = _table(folder / "work" / "train.parquet", spec)
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
         raise Unfit(f"{spec['run']}: there is no function {name!r} in {module}")
@@ -129,10 +131,10 @@ def _offered(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, {"style": "offered", "params": {}, "metrics": {}, "mlflow_run": ""}
 
 
-def _script(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _script(folder: Path, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     captured: dict[str, Any] = {}
     _make_store()
-    sys.meta_path.insert(0, _MlflowHook(captured))
+    _MlflowHook(captured).enter()
     # As `python src/train.py` would have it; the project's root stays behind it.
     sys.path.insert(0, str(Path(spec["run"]).resolve().parent))
     sys.argv = [spec["run"]]
@@ -145,13 +147,16 @@ def _script(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         raise Unfit(
             f'{spec["run"]} logged no model: call mlflow.sklearn.log_model(model, "model") in it'
         )
+    model = captured["model"]
+    if isinstance(model, MlflowModel) and spec["task"] != "regression":
+        model = _classifier(model, spec, folder)
     record = {"style": "script", "params": {}, "metrics": {}, "mlflow_run": captured.get("run", "")}
     if record["mlflow_run"]:
         import mlflow
 
         data = mlflow.get_run(record["mlflow_run"]).data
         record["params"], record["metrics"] = dict(data.params), dict(data.metrics)
-    return captured["model"], record
+    return model, record
 
 
 def _make_store() -> None:
@@ -168,20 +173,32 @@ def _make_store() -> None:
 
 
 class _MlflowHook(importlib.abc.MetaPathFinder):
-    """Wraps `mlflow.sklearn.log_model` when the script imports it, so that an unmodified script works and is seen."""
+    """Wraps the `log_model` of each flavour of MLflow, so that an unmodified script works and is seen."""
 
     def __init__(self, captured: dict[str, Any]) -> None:
-        self.captured = captured
+        self._captured = captured
+
+    def enter(self) -> None:
+        """From now on; some flavours are there as soon as MLflow is."""
+        for name, module in list(sys.modules.items()):
+            if _is_flavour(name):
+                self.wrap(name, module)
+        sys.meta_path.insert(0, self)
+
+    def wrap(self, name: str, module: Any) -> None:
+        """Put the wrapper in place of a flavour's own function; a module that has none is no flavour."""
+        if callable(getattr(module, "log_model", None)):
+            module.log_model = _seen(module.log_model, name, self._captured)
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         """Let the others find it, and wrap what they load."""
-        if name != "mlflow.sklearn":
+        if not _is_flavour(name):
             return None
-        sys.meta_path.remove(self)
-        found = importlib.util.find_spec(name)
+        others = (f for f in sys.meta_path if f is not self and hasattr(f, "find_spec"))
+        found = next((s for f in others if (s := f.find_spec(name, path, target))), None)
         if found is None or found.loader is None:
             return None
-        loader, captured = found.loader, self.captured
+        loader, wrap = found.loader, self.wrap
 
         class Wrapping(importlib.abc.Loader):
             def create_module(self, spec: Any) -> Any:
@@ -189,26 +206,163 @@ class _MlflowHook(importlib.abc.MetaPathFinder):
 
             def exec_module(self, module: Any) -> None:
                 loader.exec_module(module)
-                module.log_model = _seen(module.log_model, captured)
+                wrap(name, module)
 
         found.loader = Wrapping()
         return found
 
 
-def _seen(log_model: Any, captured: dict[str, Any]) -> Any:
-    def wrapped(sk_model: Any, *args: Any, **kwargs: Any) -> Any:
+def _is_flavour(name: str) -> bool:
+    """Whether it may be one of MLflow's modules for a kind of model: `mlflow.pyfunc`, but not `mlflow.pyfunc.model`."""
+    return name.startswith("mlflow.") and name.count(".") == 1
+
+
+def _seen(log_model: Any, flavour: str, captured: dict[str, Any]) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         import mlflow
 
-        captured["model"] = sk_model
         # Guessing requirements takes seconds and asks the network; and the default format refuses forests.
-        kwargs.setdefault("pip_requirements", [])
-        kwargs.setdefault("serialization_format", "cloudpickle")
+        if "conda_env" not in kwargs:
+            kwargs.setdefault("pip_requirements", [])
+        if flavour == "mlflow.sklearn":
+            kwargs.setdefault("serialization_format", "cloudpickle")
         active = mlflow.active_run()
-        result = log_model(sk_model, *args, **kwargs)
+        result = log_model(*args, **kwargs)
         captured["run"] = active.info.run_id if active else getattr(result, "run_id", "") or ""
+        if flavour in ESTIMATORS:
+            captured["model"] = args[0] if args else kwargs[ESTIMATORS[flavour]]
+        else:
+            captured["model"] = MlflowModel(_files(result.model_uri))
         return result
 
     return wrapped
+
+
+def _files(uri: str) -> dict[str, bytes]:
+    """A logged model as MLflow keeps it: its files by name."""
+    import tempfile
+
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(download_artifacts(artifact_uri=uri, dst_path=place))
+        paths = sorted(p for p in folder.rglob("*") if p.is_file())
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+
+
+class MlflowModel:
+    """Any model that MLflow has logged, as its files; MLflow itself opens them wherever this is unpickled.
+
+    Pickled by value, so that a process which has MLflow but not this file can open it. Its answers are as wide as the
+    model's own: numbers, one a row.
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_model"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    def _open(self) -> None:
+        import pathlib
+        import tempfile
+
+        from mlflow import pyfunc
+
+        # A model may read its files again at any time. The folder ends with the process: it is in its own TMPDIR.
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="mlflow-model-"))
+        for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        self._model = pyfunc.load_model(str(folder))
+
+    def answers(self, X: Any) -> Any:
+        """What the model answers, as an array: one column, or several."""
+        import numpy as np
+
+        found = np.asarray(self._model.predict(self._signed(X)))
+        return found.reshape(-1) if found.ndim == 2 and found.shape[1] == 1 else found
+
+    def _signed(self, X: Any) -> Any:
+        """The frame with the types that the model was logged for: MLflow takes no 3.0 where a 3 was."""
+        wanted = self._model.metadata.get_input_schema()
+        if wanted is None or not wanted.has_input_names() or not hasattr(X, "columns"):
+            return X
+        kinds = {spec.name: spec.type.to_numpy() for spec in wanted.inputs}
+        numbers = {
+            name: kinds[name]
+            for name in X.columns
+            if name in kinds and kinds[name].kind in "iufb" and not X[name].isna().any()
+        }
+        return X.astype(numbers)
+
+    def predict(self, X: Any) -> Any:
+        """One number a row."""
+        return self.answers(X)
+
+
+class MlflowLabels(MlflowModel):
+    """One that answers with a class."""
+
+    classes_: Any
+
+
+class MlflowProbabilities(MlflowModel):
+    """One that answers with a probability for each class, in their sorted order."""
+
+    classes_: Any
+
+    def predict(self, X: Any) -> Any:
+        """The likeliest class of each row."""
+        return self.classes_[self.answers(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> Any:
+        """Probabilities, (n, classes)."""
+        return self.answers(X)
+
+
+def _classifier(model: MlflowModel, spec: dict[str, Any], folder: Path) -> MlflowModel:
+    """A logged model that says its classes; what it answers with is seen on training rows."""
+    import numpy as np
+
+    rows = _table(folder / "work" / "train.parquet", spec).head(200)
+    every = _table(folder / "work" / "train.parquet", spec)[spec["target"]]
+    classes = np.unique(every.to_numpy())
+    found = model.answers(rows.drop(columns=spec["target"]))
+    kind: type[MlflowModel]
+    if found.ndim == 1 and np.isin(found, classes).all():
+        kind = MlflowLabels
+    elif found.shape == (len(rows), len(classes)) and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+        kind = MlflowProbabilities
+    else:
+        shown = ", ".join(map(str, classes[:5].tolist()))
+        raise Unfit(
+            f"{spec['run']}: the logged model answers {_shown(found)}, and the classes are {shown}. Let it answer with one "
+            "of these a row, or with one probability for each of them in this order"
+        )
+    said = kind.__new__(kind)
+    vars(said).update(vars(model) | {"classes_": classes})
+    return said
+
+
+def _shown(found: Any) -> str:
+    width = f"{found.shape[1]} numbers a row" if found.ndim == 2 else "one value a row"
+    return f"{width}, such as {str(found[0])[:100]}"
+
+
+def _table(path: Path, spec: dict[str, Any]) -> Any:
+    """Rows as a training gets them."""
+    import pandas as pd
+
+    frame = pd.read_parquet(path)
+    for column in spec["texts"]:
+        frame[column] = frame[column].astype(object)
+    return frame
 
 
 def _check(model: Any, spec: dict[str, Any], folder: Path) -> None:
@@ -226,11 +380,7 @@ def _check(model: Any, spec: dict[str, Any], folder: Path) -> None:
             f"{what} returned {library}.Booster, which says neither its classes nor its columns; fit and return "
             f"{BOOSTERS[library]} instead, with the same parameters"
         )
-    import pandas as pd
-
-    frame = pd.read_parquet(folder / "work" / "sample.parquet")
-    for column in spec["texts"]:
-        frame[column] = frame[column].astype(object)
+    frame = _table(folder / "work" / "sample.parquet", spec)
     names = _names(model, list(frame.columns))
     if names is not None:
         lacking = [n for n in names if n not in frame.columns]

@@ -16,7 +16,13 @@ def refusal(chain: Sequence[Any], *, is_read: bool = False) -> str:
         chain: Its steps, then the estimator.
         is_read: The estimator needs no converter: its trees are read here.
     """
+    from sklearn.base import BaseEstimator
+
     estimator = chain[-1]
+    if not isinstance(estimator, BaseEstimator):
+        return (
+            f"{type(estimator).__name__} is no estimator of scikit-learn, so there is no converter"
+        )
     for part in parts(list(chain)):
         reason = "" if is_read and part is estimator else _reason(part)
         if reason:

@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -348,6 +350,18 @@ class _GrownError(Exception):
         )
 
 
+def _place() -> dict[str, str]:
+    """A folder for what the model writes while it lives; where there is no room for one, it has the one of all."""
+    with contextlib.suppress(OSError):
+        return {"TMPDIR": tempfile.mkdtemp(prefix="gyrostat-model-")}
+    return {}
+
+
+def _clear(place: dict[str, str]) -> None:
+    for folder in place.values():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _shown(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:,.0f} MB"
 
@@ -362,6 +376,7 @@ class _Link:
         """Resident memory beyond which waiting for it is given up; 0: not yet known."""
         self.full_bytes = 0
         """Resident memory at which it is nearly there; 0: it has not answered yet."""
+        self._place = _place()
         self._socket, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         try:
@@ -377,9 +392,10 @@ class _Link:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), lifeline),
                 process_group=0,
-                env={name: "1" for name in _ONE_THREAD} | dict(os.environ),
+                env={name: "1" for name in _ONE_THREAD} | dict(os.environ) | self._place,
             )
         except OSError:
+            _clear(self._place)
             self._socket.close()
             os.close(self._lifeline)
             raise
@@ -476,6 +492,7 @@ class _Link:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            _clear(self._place)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             os.close(self._lifeline)
