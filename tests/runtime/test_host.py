@@ -356,6 +356,26 @@ def test_a_first_answer_that_needs_more_than_is_declared_is_none(moody_bundle):
         host.close()
 
 
+def test_what_a_model_keeps_in_its_temporary_folder_ends_with_it(pack, pair, tmp_path):
+    told = tmp_path / "told"
+
+    class Writes:
+        def predict(self, X):
+            import tempfile
+
+            told.write_text(tempfile.mkstemp()[1])
+            return np.zeros(len(X))
+
+    host = Host(pack(pair, {"model.pkl": cloudpickle.dumps(Writes())}, "native"), timeout_s=60)
+    try:
+        host.scores(rows_of(1.0))
+        written = Path(told.read_text())
+        assert written.exists()
+    finally:
+        host.close()
+    assert not written.parent.exists()
+
+
 def test_a_personal_feature_silences_the_models_own_words(pack):
     schema = Schema(
         (Column("a", "number"), Column("b", "number")),
