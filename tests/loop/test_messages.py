@@ -152,3 +152,18 @@ def test_a_batch_that_failed_says_who_misses_what_and_is_told_once_an_hour(ledge
     )
     assert told(ledger, other).what == "not answered: nightly: the disk is full"
     assert told(ledger, records.batch()) is None
+
+
+def test_a_candidate_that_replay_refused_was_never_taken_off_and_hurt_nobody(ledger, records):
+    records.crown()
+    records.stage()
+    records.step("production/wine", "approved", *records.offer)
+    records.step("production/wine", "replay_started", *records.offer)
+    verdict = {"answer": "reject", "rule": "rollout.replay/1", "reason": "errors: error_rate 0.05"}
+    entry = records.step(
+        "production/wine", "regressed", *records.offer, cause="errors", detail={"verdict": verdict}
+    )
+    found = told(ledger, entry)
+    assert found.what == "not released: errors: error_rate 0.05"
+    assert found.harm == "none: it answered nobody; errors: error_rate 0.05"
+    assert found.done == "not released; version 1 answers everything"

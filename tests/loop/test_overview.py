@@ -14,7 +14,7 @@ from gyrostat.ledger.chain import seal
 from gyrostat.ledger.sqlite import SqliteLedger
 from gyrostat.loop import overview
 from gyrostat.observations import ROLLOUT
-from gyrostat.rollout.production import Facts, Offer
+from gyrostat.rollout.production import Answered, Facts, Offer
 from gyrostat.rollout.states import State
 from gyrostat.terms import Draft
 from gyrostat.testing.memory import MemoryLedger
@@ -182,3 +182,24 @@ def test_a_batch_is_shown_with_how_it_ended_what_it_waits_for_and_what_comes(tmp
     records.step("batching/wine", "batch_due", detail={"batch": "nightly", "due": 10800.0})
     assert "; waits for a champion since " in said()
     ledger.close()
+
+
+def test_a_replay_says_which_table_is_answered_or_that_it_waits_for_one(settings, tmp_path):
+    f = a_canary(state=State.REPLAYING, steps=())
+    assert (
+        overview.stands(f, settings, tmp_path, NOW)
+        == "version 4 is compared by replay: waits for the next batch to be answered"
+    )
+    f = a_canary(
+        state=State.REPLAYING,
+        steps=(),
+        answered_batch=Answered(5, "nightly", "in/1.csv", "i"),
+        n_replays=1,
+    )
+    assert overview.stands(f, settings, tmp_path, NOW).endswith(
+        "answers in/1.csv beside the champion"
+    )
+    f = a_canary(
+        state=State.REPLAYING, steps=(), answered_batch=f.answered_batch, replayed=5, n_replays=2
+    )
+    assert overview.stands(f, settings, tmp_path, NOW).endswith("2 before decided nothing")

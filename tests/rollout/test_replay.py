@@ -37,6 +37,7 @@ def quality(value: float, half: float = 0.01) -> dict[str, Any]:
     [
         (evidence(), Answer.ACCEPT, ""),
         (evidence({"error_rate": measured(0.0, 0.02)}), Answer.UNDECIDED, ""),
+        (evidence({"error_rate": measured(0.015, 0.01)}), Answer.UNDECIDED, ""),
         (evidence({"error_rate": measured(0.05, 0.02)}), Answer.REJECT, "errors"),
         (evidence({"error_rate": measured(0.0, 0.004)} | quality(0.0)), Answer.ACCEPT, ""),
         (evidence(quality(0.02)), Answer.ACCEPT, ""),  # to the hair: 0.03 of 0.6 x 0.05
