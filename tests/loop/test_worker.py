@@ -117,6 +117,17 @@ def test_work_that_hangs_is_ended_at_its_limit(workers):
     assert [c for c in commands if folder in c and "--child" in c] == []
 
 
+def test_work_that_is_called_for_anew_ends_what_went_on_before_it(workers):
+    """As after a silence that was none: two never work for one decision."""
+    start(workers, "hangs")
+    until(lambda: workers.look(STREAM, 3, "hangs").get("status") == "running")
+    start(workers, "answers", seq=7, wanted="later")
+    assert ended(workers, "hangs")["status"] != "running"
+    assert ended(workers, "answers", seq=7)["made"] == "later"
+    start(workers, "answers", seq=5, wanted="too late")
+    assert workers.look(STREAM, 5, "answers") == {}
+
+
 def test_work_that_takes_all_memory_is_ended_at_its_limit(workers):
     result = result_of(workers, "eats", limits={"memory_bytes": 300_000_000})
     assert "more than 300 MB (train.resources.memory)" in result["cause"]

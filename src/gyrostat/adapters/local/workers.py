@@ -51,6 +51,7 @@ class LocalWorkers:
         folder = self.folder(stream, seq, what)
         if seq < self.floor(stream) or (folder / "result.json").exists():
             return
+        self.raise_floor(stream, seq)  # whoever calls for this has given up what came before it
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < ROOM_BYTES:
             raise OSError(errno.ENOSPC, f"less than {ROOM_BYTES / 1e6:g} MB are free")
