@@ -26,13 +26,13 @@ demo: $(STAMP)  ## The whole story on real data, in minutes (ARGS="--exit" ends 
 	$(BIN)/gyrostat demo $(ARGS)
 
 test: $(STAMP)  ## Tests for people: unit, property, contract, whole loop, 1,000 simulated histories
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: $(STAMP)  ## The above and what takes longer
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## Only what `make test` leaves out
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 check: lint types test  ## What CI runs first: lint, types, test
 
