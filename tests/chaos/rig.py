@@ -398,7 +398,7 @@ class Rig:
         ]
 
     def miscounted(self) -> list[str]:
-        """Whether the monitor counted each logged prediction once, in all seconds that are over; waits until it has."""
+        """Whether the monitor counted each logged prediction, and each that a killed server owed, once; waits until it has."""
         found = ""
         for _ in range(100):
             counted: Counter[tuple[int, str]] = Counter()
@@ -407,11 +407,17 @@ class Rig:
                 if "n" in line:
                     counted[line["routes_seq"], line["bundle"]] += line["n"]
                     last = line["second"]
-            logged = Counter(
-                (frame.routes_seq, frame.bundle)
-                for frame in log.read(self.state / "log" / "homes")
-                if int(frame.at) <= last
-            )
+            logged: Counter[tuple[int, str]] = Counter()
+            owed: dict[tuple[str, int], log.Owed] = {}
+            tail = log.Tail(self.state / "log" / "homes")
+            while events := tail.poll():
+                for writer, event in events:
+                    if isinstance(event, log.Frame) and int(event.at) <= last:
+                        logged[event.routes_seq, event.bundle] += 1
+                    elif isinstance(event, log.Owed) and int(event.at) <= last:
+                        owed[writer, event.since] = event
+            for debt in (debt for one in owed.values() for debt in one.debts):
+                logged[debt.routes_seq, debt.bundle] += debt.n
             if counted == logged:
                 return []
             found = f"the monitor counted {counted}, the log has {logged}"
