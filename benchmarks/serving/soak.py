@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,19 @@ MOST_GROWTH = 0.05
 MEASURE_S = 5.0
 
 
+@contextmanager
+def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """In a thread of its own, until the block ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 class Swapper:
     """Sends all requests to the other version, each `every_s`, until it is told to stop."""
 
@@ -35,22 +48,11 @@ class Swapper:
         """Swaps by which every worker answers."""
         self.n_asked = 0
         self._served, self._digests, self._every_s = served, digests, every_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Swap meanwhile."""
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            self._thread.join()
-
-    def _run(self) -> None:
+    def run(self, stop: threading.Event) -> None:
+        """Until it is told to stop."""
         due = time.monotonic() + self._every_s
-        while not self._stop.wait(max(0.0, due - time.monotonic())):
+        while not stop.wait(max(0.0, due - time.monotonic())):
             due += self._every_s
             seq = self.n_asked + 2
             models.route(self._served.state, self._digests[(self.n_asked + 1) % 2], seq)
@@ -72,21 +74,11 @@ class Memory:
 
     def __init__(self, server: Server) -> None:
         self.seen: list[float] = []
-        self._server, self._stop = server, threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._server = server
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look meanwhile."""
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(1.0):
+    def run(self, stop: threading.Event) -> None:
+        """Until it is told to stop."""
+        while not stop.wait(1.0):
             self.seen.append(self._server.memory_mb())
 
     def take(self) -> float:
@@ -113,7 +105,7 @@ def soak(minutes: float, every_s: float, n_requests: int, n_swaps: int, settle: 
             print(f"{'minute':>8}{'requests':>12}{'failed':>8}{'p50 ms':>9}{'p99 ms':>9}{'MB':>8}{'swaps':>7}")  # fmt: skip
             swapper, memory = Swapper(served, digests, every_s), Memory(server)
             turns, held = [], []
-            with swapper.running(), memory.watched():
+            with _meanwhile(swapper.run), _meanwhile(memory.run):
                 for minute, seconds in enumerate(_minutes(minutes), 1):
                     turn = load.turn(server, body, seconds=seconds, per_s=rate)
                     turns.append(turn)

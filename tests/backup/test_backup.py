@@ -48,6 +48,8 @@ def project(tmp_path):
     (found.state / "routes" / "wine.applied" / "server-0.json").write_text("{}")
     (found.state / "run").mkdir(exist_ok=True)
     (found.state / "run" / "up.json").write_text("{}")
+    (found.state / "access").mkdir()
+    (found.state / "access" / "w0.jsonl").write_text("{}\n")
     return found
 
 
@@ -70,6 +72,7 @@ def test_everything_comes_back_but_what_is_this_machines(project, saved, tmp_pat
     assert (back / "page.sh").stat().st_mode & 0o777 == 0o755
     assert (state_of(back) / "ledger.db").stat().st_mode & 0o777 == 0o600
     assert not (state_of(back) / "run").exists()
+    assert not (state_of(back) / "access").exists()
     assert not (state_of(back) / "routes" / "wine.applied").exists()
     for path in project.bundle.iterdir():
         assert (state_of(back) / "bundles" / project.bundle.name / path.name).read_bytes() == path.read_bytes()  # fmt: skip

@@ -180,17 +180,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.mark.slow  # native models start several times
 @pytest.mark.parametrize("keeper", ["supervisor", "next up"])
 def test_what_clients_lose_when_a_candidate_kills_the_server_is_each_arms_error(bench, keeper):
-    import sys
-
-    import cloudpickle
-
     state = bench.state
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        champion, candidate = (bench.bundle(n, estimator=native(state)) for n in (1.0, 2.0))
-        shadow = bench.bundle(3.0, estimator=native(state, is_shadow=True))
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    champion, candidate = (bench.bundle(n, estimator=native(state)) for n in (1.0, 2.0))
+    shadow = bench.bundle(3.0, estimator=native(state, is_shadow=True))
     bench.route(
         arm(champion, share=0.5),
         arm(candidate, 2, role="candidate", share=0.5),

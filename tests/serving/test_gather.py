@@ -88,6 +88,20 @@ def test_a_model_that_may_be_asked_twice_at_once_is():
     assert seen.calls == [[1.0], [2.0]]
 
 
+def test_who_asks_again_as_soon_as_it_was_answered_is_answered_too():
+    """The call before is over then, but its task has not been put away."""
+
+    async def go():
+        model = Slow()
+        model.is_let_go.set()
+        with ThreadPoolExecutor(4) as pool:
+            gather = Gather(model, pool, at_once=1, count=lambda n: None)
+            return [(await gather.predict(rows(float(n)))).values for n in range(20)]
+
+    answered = asyncio.run(asyncio.wait_for(go(), 30))
+    assert answered == [[2.0 * n] for n in range(20)]
+
+
 def test_a_client_that_is_gone_costs_no_call():
     async def go():
         model = Slow()

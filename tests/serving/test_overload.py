@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 
 import pytest
 from serving.bench import arm, until
@@ -32,13 +31,7 @@ class Lazy:
 @pytest.fixture
 def lazy(bench):
     """A server of a slow model, `wine`, and of a quick one, `other`."""
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        bench.route(arm(bench.bundle(1.0, estimator=Lazy())))
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    bench.route(arm(bench.bundle(1.0, estimator=Lazy())))
     bench.route(arm(bench.bundle(2.0, model="other")), model="other")
     server = bench.serve("wine", "other")
     until(lambda: server.ask("GET", "/ready")[0] == 200, seconds=60)

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -482,13 +481,7 @@ class Sum:
 
 
 def test_a_native_model_answers_from_a_host_and_comes_back_when_that_is_killed(bench):
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        digest = bench.bundle(1.0, estimator=Sum())
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    digest = bench.bundle(1.0, estimator=Sum())
     bench.route(arm(digest))
     server = bench.serve()
     until(lambda: server.ask("GET", "/ready")[0] == 200)
@@ -519,13 +512,7 @@ class Greedy(Sum):
 
 
 def test_a_native_model_that_takes_too_much_memory_owes_503_and_the_others_go_on(bench):
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        greedy = bench.bundle(1.0, estimator=Greedy())
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    greedy = bench.bundle(1.0, estimator=Greedy())
     bench.route(arm(greedy))
     bench.route(arm(bench.bundle(2.0, model="other")), model="other")
     server = bench.serve("wine", "other", serving={"memory_bytes": 500_000_000})
@@ -569,13 +556,7 @@ class Ill:
 def test_requests_of_a_slow_model_share_calls_and_one_that_it_cannot_answer_takes_no_neighbour_along(
     bench,
 ):
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        bench.route(arm(bench.bundle(1.0, estimator=Ill("raises"))))
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    bench.route(arm(bench.bundle(1.0, estimator=Ill("raises"))))
     server = bench.serve()
     until(lambda: server.ask("GET", "/ready")[0] == 200)
     asked = [[float(n), 3.0, "kim"] for n in range(40)]
@@ -600,14 +581,8 @@ def test_requests_of_a_slow_model_share_calls_and_one_that_it_cannot_answer_take
 
 @pytest.mark.parametrize("ill", ["hangs", "crashes"])
 def test_a_shadow_that_hangs_or_crashes_neither_fails_nor_holds_up_an_answer(bench, ill):
-    import cloudpickle
-
     champion = bench.bundle(5.0)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        shadow = bench.bundle(1.0, estimator=Ill(ill))
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    shadow = bench.bundle(1.0, estimator=Ill(ill))
     bench.route(arm(champion), arm(shadow, 2, role="candidate", share=0.0, shadow=True))
     server = bench.serve()
     until(lambda: server.ask("GET", "/ready")[0] == 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -67,6 +68,7 @@ class Whole:
     root: Path
     port: int
     control_port: int
+    up: subprocess.Popen[bytes] | None = None
 
     @property
     def project(self) -> gyrostat.Project:
@@ -117,39 +119,41 @@ def wait(what: str, is_there: Callable[[], Any], patience_s: float = 240.0) -> A
     return found
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """A project from `gyrostat init` with `gyrostat up` running and version 1 approved."""
-    place = tmp_path_factory.mktemp("whole")
+@contextlib.contextmanager
+def running(place: Path, declare: Callable[[Whole], object]) -> Iterator[Whole]:
+    """A project from `gyrostat init`, declared by `declare`, with `gyrostat up` running; what that said is printed in the end."""
     table(place / "homes.csv")
-    subprocess.run(
-        [
-            *GYROSTAT,
-            "init",
-            str(place / "homes"),
-            "--data",
-            str(place / "homes.csv"),
-            "--target",
-            "price",
-        ],
-        check=True,
-        timeout=240,
-    )
+    made = [str(place / "homes"), "--data", str(place / "homes.csv"), "--target", "price"]
+    subprocess.run([*GYROSTAT, "init", *made], check=True, timeout=240)
     found = Whole(place / "homes", free_port(), free_port())
-    (found.root / "config" / "dev.yaml").write_text(
-        OVERLAY.format(port=found.port, control_port=found.control_port)
-    )
+    declare(found)
     with (place / "up.log").open("wb") as log:
-        up = subprocess.Popen(
+        found.up = subprocess.Popen(
             [*GYROSTAT, "up"], cwd=found.root, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait("a first candidate", lambda: up.poll() is not None or found.picture()["needs_you"])
-        assert up.poll() is None, (place / "up.log").read_text()
+        yield found
+    finally:
+        if found.up.poll() is None:
+            os.kill(found.up.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                found.up.wait(30)
+        print((place / "up.log").read_text())
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    """One where version 1 is approved."""
+
+    def declare(found: Whole) -> None:
+        declared = OVERLAY.format(port=found.port, control_port=found.control_port)
+        (found.root / "config" / "dev.yaml").write_text(declared)
+
+    with running(tmp_path_factory.mktemp("whole"), declare) as found:
+        assert found.up is not None
+        ended = found.up.poll
+        wait("a first candidate", lambda: ended() is not None or found.picture()["needs_you"])
+        assert ended() is None
         found.command("approve", "homes", "--reason", "for the tests")
         wait("version 1", lambda: (found.picture()["champion"] or {}).get("applied"))
         yield found
-    finally:
-        if up.poll() is None:
-            os.kill(up.pid, signal.SIGINT)
-            up.wait(30)

@@ -1,11 +1,9 @@
 """Tables on a schedule in a project where everything runs: by the champion, on record, once, also when the loop is killed."""
 
-import contextlib
 import os
 import signal
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +11,7 @@ import pytest
 
 from gyrostat.loop import reconcile
 
-from .conftest import GYROSTAT, Whole, free_port, table, wait
+from .conftest import Whole, running, wait
 
 CONFIG = """\
 version: 1
@@ -39,26 +37,12 @@ def rows(path: Path, n: int) -> None:
     ).write_csv(path)  # fmt: skip
 
 
-@contextlib.contextmanager
-def running(place: Path, *, steps: str = "") -> Iterator[Whole]:
-    table(place / "homes.csv")
-    homes = place / "homes"
-    made = [str(homes), "--data", str(place / "homes.csv"), "--target", "price"]
-    subprocess.run([*GYROSTAT, "init", *made], check=True, timeout=240)
-    found = Whole(homes, free_port(), free_port())
-    declared = CONFIG.format(steps=steps, port=found.port, control_port=found.control_port)
-    (homes / "config" / "config.yaml").write_text(declared)
-    with (place / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            [*GYROSTAT, "up"], cwd=homes, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield found
-    finally:
-        os.kill(up.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            up.wait(30)
-        print((place / "up.log").read_text())
+def declared(*, steps: str = "") -> Callable[[Whole], object]:
+    def declare(found: Whole) -> None:
+        text = CONFIG.format(steps=steps, port=found.port, control_port=found.control_port)
+        (found.root / "config" / "config.yaml").write_text(text)
+
+    return declare
 
 
 def batch(project: Whole) -> dict:
@@ -69,7 +53,7 @@ def batch(project: Whole) -> dict:
 def test_a_scheduled_table_is_answered_by_the_champion_once_though_the_loop_is_killed(
     tmp_path: Path,
 ) -> None:
-    with running(tmp_path) as project:
+    with running(tmp_path, declared()) as project:
         failed = wait("a moment without its input", lambda: (batch(project)["last"] or {}).get("failure"))  # fmt: skip
         assert "homes.csv" in failed
         rows(project.root / "in" / "homes.csv", 1_500_000)
@@ -107,7 +91,9 @@ def test_a_scheduled_table_is_answered_by_the_champion_once_though_the_loop_is_k
 def test_a_model_that_only_scores_batches_is_released_by_replay_and_the_next_table_is_its(
     tmp_path: Path,
 ) -> None:
-    with running(tmp_path, steps=", steps: [], guardrails: {error_rate: +1pp}") as project:
+    with running(
+        tmp_path, declared(steps=", steps: [], guardrails: {error_rate: +1pp}")
+    ) as project:
         rows(project.root / "in" / "homes.csv", 3000)
         first = wait("a table by version 1", lambda: (last := batch(project)["last"]) and last["ref"] and last)  # fmt: skip
         assert (first["version"], first["failed"]) == (1, 0)

@@ -1,15 +1,11 @@
 """Two models in one project behind two server workers; the second is declared while everything runs."""
 
-import contextlib
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import GYROSTAT, Whole, free_port, table, wait
+from .conftest import Whole, running, wait
 
 BOTH = """\
 version: 1
@@ -31,26 +27,8 @@ OTHER = (
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Whole]:
-    table(tmp_path / "homes.csv")
-    homes = tmp_path / "homes"
-    subprocess.run(
-        [*GYROSTAT, "init", str(homes), "--data", str(tmp_path / "homes.csv"), "--target", "price"],
-        check=True,
-        timeout=240,
-    )
-    found = Whole(homes, free_port(), free_port())
-    declare(found, other="", workers=1)
-    with (tmp_path / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            [*GYROSTAT, "up"], cwd=homes, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
+    with running(tmp_path, lambda found: declare(found, other="", workers=1)) as found:
         yield found
-    finally:
-        os.kill(up.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            up.wait(30)
-        print((tmp_path / "up.log").read_text())
 
 
 def declare(project: Whole, *, other: str, workers: int) -> None:

@@ -20,8 +20,8 @@ from gyrostat.predictionlog import TABLE
 LEDGER, MLFLOW = "ledger.db", "mlflow/mlflow.db"
 STATE = ".gyrostat"
 SKIPPED = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules", ".pytest_cache", ".ruff_cache", ".mypy_cache"})  # fmt: skip
-MACHINE = frozenset({"run", "keys"})
-"""Of a state folder: who runs here, and what only this machine may know."""
+MACHINE = frozenset({"run", "keys", "access"})
+"""Of a state folder: who runs here, what only this machine may know, and who asked it."""
 IMMUTABLE = frozenset({"bundles", "tables", "snapshots", "declarations", "offers"})
 APPENDED = frozenset({"log", "labels", "observations"})
 TEMPORARY = (".tmp", "-wal", "-shm", "-journal", ".lock", ".flight")

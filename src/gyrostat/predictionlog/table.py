@@ -126,6 +126,8 @@ def _table(folder: Path, version: int) -> Any:
 def _scan(table: Any, run: Run, wanted: str) -> Iterator[Frame]:
     known = {fragment.fragment_id: fragment for fragment in table.get_fragments()}
     fragments = [known[n] for n in run.fragments if n in known]
+    if not fragments:  # which Lance would take for all there are
+        return
     scanner = table.scanner(
         fragments=fragments, filter=wanted or None, scan_in_order=True, batch_size=_BATCH
     )

@@ -574,7 +574,7 @@ def _approve(f: Facts, terms: RolloutSettings, now: float) -> Action:
         )
     if not terms.steps:
         return Say("replay_started", f.candidate.ref)
-    kind = "shadow_started" if terms.steps and terms.steps[0] == 0 else "canary_started"
+    kind = "shadow_started" if terms.steps[0] == 0 else "canary_started"
     return Say(kind, f.candidate.ref, detail={"steps": list(terms.steps)})
 
 

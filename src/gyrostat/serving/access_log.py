@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +62,7 @@ class AccessLog:
 
     def __init__(self, path: Path | None, worker: str) -> None:
         self._path, self._worker = path, worker
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
         self.n_dropped = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="access log", daemon=True)
@@ -92,7 +93,8 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what was added."""
-        lines, self._lines = self._lines, []
+        # One by one: another thread adds meanwhile, and what it adds must be in the one or in the next group.
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if not lines:
             return
         if self.n_dropped:

@@ -42,7 +42,9 @@ class Gather:
         self._session, self._executor, self._at_once = session, executor, at_once
         self._count = count
         self._waiting: deque[_Request] = deque()
+        self._n_calls = 0
         self._calls: set[asyncio.Task[None]] = set()
+        """Held, or nobody would."""
 
     async def predict(self, rows: Rows) -> Predictions:
         """As `Session.predict`.
@@ -52,7 +54,8 @@ class Gather:
         """
         request = _Request(rows, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
-        if len(self._calls) < self._at_once:
+        if self._n_calls < self._at_once:
+            self._n_calls += 1
             call = asyncio.create_task(self._call())
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -67,6 +70,7 @@ class Gather:
                     _fail(request, fault)
                     if len(together) > 1 and getattr(fault, "code", "") in ENDED:
                         await asyncio.sleep(RESTART_S)
+        self._n_calls -= 1  # in the same breath as it found nobody: who comes now begins a call
 
     def _take(self) -> list[_Request]:
         """The oldest, and what fits beside it."""
